@@ -1,0 +1,1 @@
+"""Reward-guided generation from pretrained diffusion models at inference time."""

@@ -1,0 +1,107 @@
+"""The denoiser protocol: what the loop asks of a pretrained model.
+
+The short form is a callable ``denoiser(x, t) -> logits``. The full form keeps a state per particle (ranks, decoder or
+key/value caches): a pytree (nested dicts, lists, tuples) of tensors whose leading axis is the particle. The state that a call
+returns belongs to the rows it was called with; their children continue it, each naming its parent's row in ``rows``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+State = Any
+
+
+class Prediction(NamedTuple):
+    """What a denoiser says of a batch of states.
+
+    Attributes:
+        logits: ``[n, L, V]`` unnormalised log-probabilities of the clean token at each position. Only masked positions are
+            read. float32, float16 or bfloat16; ``-inf`` forbids a token.
+        state: the pytree that the children of these rows continue.
+    """
+
+    logits: Tensor
+    state: State = None
+
+
+class Denoiser:
+    """Base class of denoisers with a state; subclasses override ``__call__`` and what else they need.
+
+    Attributes:
+        batch_invariant: True promises that a row's output has the same bits in any batch. Others are called with one fixed
+            number of rows, padded, so that micro-batches and merged states do not change results.
+        differentiable: whether gradients flow from the logits to a soft one-hot ``x``.
+    """
+
+    batch_invariant: bool = False
+    differentiable: bool = False
+
+    def init(self, n: int, condition: Any = None) -> State:
+        """Return the state of ``n`` particles that have seen nothing yet, under ``condition``."""
+        return None
+
+    def __call__(self, x: Tensor, t: Tensor, state: State = None, rows: Tensor | None = None) -> Prediction:
+        """Predict the clean sample from states ``x``.
+
+        Args:
+            x: ``[n, L]`` int64 tokens; the mask id is the vocabulary size.
+            t: ``[n]`` float32 noise levels, 1 = noise, 0 = data.
+            state: the pytree of the parents, as ``init`` or an earlier call returned it.
+            rows: ``[n]`` int64, the row of ``state`` that each row of ``x`` continues; None means row by row.
+        """
+        raise NotImplementedError
+
+    def move(self, state: State, ancestors: Tensor) -> State:
+        """Return the state whose row ``i`` is row ``ancestors[i]`` of ``state``."""
+        return pytree.tree_map(lambda leaf: leaf.index_select(0, ancestors), state)
+
+    def key(self, x: Tensor, state: State, rows: Tensor | None = None) -> Tensor:
+        """Return integer rows ``[n, K]`` that identify what ``__call__`` would compute: equal keys, equal predictions."""
+        return x
+
+
+class _Wrapped(Denoiser):
+    def __init__(self, fn: Callable[..., Any], batch_invariant: bool) -> None:
+        self.fn = fn
+        self.batch_invariant = batch_invariant
+
+    def __call__(self, x: Tensor, t: Tensor, state: State = None, rows: Tensor | None = None) -> Prediction:
+        out = self.fn(x, t)
+        if isinstance(out, Prediction):
+            return out
+        if not isinstance(out, Tensor):
+            raise TypeError(f"denoiser: expected logits as a torch.Tensor [n, L, V], got {type(out).__name__}")
+        return Prediction(out)
+
+
+def wrap(fn: Callable[..., Any], *, batch_invariant: bool = False) -> Denoiser:
+    """Turn ``fn(x, t) -> logits`` into a `Denoiser`; a `Denoiser` is returned as it is.
+
+    Args:
+        fn: maps int64 tokens ``[n, L]`` and float32 noise levels ``[n]`` to logits ``[n, L, V]``.
+        batch_invariant: promise that a row's logits have the same bits in a batch of any size (a table, an exact oracle),
+            which saves the padding of calls.
+    """
+    if isinstance(fn, Denoiser):
+        return fn
+    if not callable(fn):
+        raise TypeError(f"denoiser: expected a callable or a fastguide.models.Denoiser, got {type(fn).__name__}")
+    return _Wrapped(fn, batch_invariant)
+
+
+def cat_states(states: list[State]) -> State:
+    """Concatenate states of the same structure along the particle axis."""
+    if len(states) == 1:
+        return states[0]
+    return pytree.tree_map(lambda *leaves: torch.cat(leaves), states[0], *states[1:])
+
+
+def state_bytes(state: State) -> int:
+    """Return the number of bytes that the leaves of ``state`` hold."""
+    return sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor))
