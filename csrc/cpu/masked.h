@@ -1,0 +1,3 @@
+#pragma once
+
+#define FG_MASKED_KERNELS(X)

@@ -1,0 +1,1 @@
+#include "cpu/masked.h"

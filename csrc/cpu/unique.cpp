@@ -1,0 +1,1 @@
+#include "cpu/unique.h"

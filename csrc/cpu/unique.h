@@ -1,0 +1,3 @@
+#pragma once
+
+#define FG_UNIQUE_KERNELS(X)

@@ -1,0 +1,60 @@
+"""Settings from the environment, read here and nowhere else.
+
+``FASTGUIDE_BACKEND``: ``torch`` (the reference) or ``cpu``, instead of the choice by device.
+``FASTGUIDE_SIMD``: ``portable``, ``avx2``, ``avx512`` or ``neon``, instead of the best that the processor has.
+``FASTGUIDE_THREADS``: threads of the CPU kernels, instead of ``torch.get_num_threads()``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+
+BACKENDS = ("torch", "cpu")
+
+_backend: ContextVar[str | None] = ContextVar("fastguide_backend", default=None)
+
+
+def _check_backend(name: str, where: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"{where}: unknown backend {name!r}; choose one of {', '.join(BACKENDS)}")
+    return name
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Run the operations inside the block on backend ``name``: ``"torch"`` (the reference) or ``"cpu"``."""
+    token = _backend.set(_check_backend(name, "backend"))
+    try:
+        yield
+    finally:
+        _backend.reset(token)
+
+
+def choose_backend(device: torch.device, requested: str | None = None) -> str:
+    """Return the backend for tensors on ``device``: the argument, the context manager, the environment, the device."""
+    if requested is not None:
+        return _check_backend(requested, "backend")
+    if (chosen := _backend.get()) is not None:
+        return chosen
+    if name := os.environ.get("FASTGUIDE_BACKEND"):
+        return _check_backend(name, "FASTGUIDE_BACKEND")
+    return "cpu" if device.type == "cpu" else "torch"
+
+
+def simd_level() -> str | None:
+    """Return the SIMD level that ``FASTGUIDE_SIMD`` asks for, or None."""
+    return os.environ.get("FASTGUIDE_SIMD") or None
+
+
+def threads() -> int:
+    """Return the number of threads that CPU kernels use."""
+    if text := os.environ.get("FASTGUIDE_THREADS"):
+        if not text.isdigit() or int(text) < 1:
+            raise ValueError(f"FASTGUIDE_THREADS: expected a positive whole number, got {text!r}")
+        return int(text)
+    return torch.get_num_threads()

@@ -1,0 +1,37 @@
+"""The compiled kernels: the only file that touches data pointers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fastguide import config
+from fastguide.errors import BackendUnavailable
+
+try:
+    from fastguide import _cpu
+except ImportError as error:  # pragma: no cover - a broken installation
+    raise BackendUnavailable(
+        f"fastguide._cpu is not built ({error}); run `pip install .` in a checkout, or reinstall fastguide"
+    ) from error
+
+OK, INVALID_VALUE, DEGENERATE, OUT_OF_RANGE, OUT_OF_MEMORY = range(5)
+
+if (_level := config.simd_level()) is not None:
+    _cpu.force_level(_level)
+
+
+def move(sources: Sequence[Tensor], targets: Sequence[Tensor], ancestors: Tensor, rows: int) -> tuple[int, int]:
+    """Gather rows; see ``csrc/cpu/move.h``. ``ancestors`` is ``[groups, draws]`` int32."""
+    groups, draws = ancestors.shape
+    return _cpu.move(
+        [s.data_ptr() for s in sources],
+        [t.data_ptr() for t in targets],
+        [s[0].numel() * s.element_size() for s in sources],
+        ancestors.data_ptr(),
+        groups,
+        rows,
+        draws,
+        config.threads(),
+    )
