@@ -56,8 +56,8 @@ def prepare(weights: Weights, encoding: Encoding) -> Backbone:
     return Backbone(
         encoding,
         layers,
-        [layer.token(embedding[None])[0] for layer in layers],
-        [layer.node(encoding.nodes[None])[0] for layer in layers],
+        [layer.token(embedding) for layer in layers],
+        [layer.node(encoding.nodes) for layer in layers],
         affine(weights.parameters, "W_out"),
     )
 

@@ -24,13 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastguide.models.protein_mpnn.backbone import Backbone, DecoderLayer
-from fastguide.models.protein_mpnn.layers import Affine, gelu_
+from fastguide.models.protein_mpnn.layers import gelu_
 
 CHUNK = 64
 """Rows of one chunk; 64 rows of 48 pairs and 128 channels are 1.6 MB, about what the L2 caches of two cores hold."""
-
-_GROUP = 16
-"""Rows of one image of the 1x1 convolutions: oneDNN takes several images, and gives them to its threads."""
 
 MASKED = torch.iinfo(torch.int16).max
 """The rank of what is not revealed."""
@@ -63,7 +60,7 @@ class Decoder:
         self._nodes = encoding.nodes[columns]
         self._blank = [nodes[columns] for nodes in backbone.nodes]
         self._base = [
-            layer.pair(encoding.edges[columns]).add_(known[residues]).view(-1, self.hidden)
+            layer.pair(encoding.edges[columns].flatten(0, 1)).add_(known[residues].flatten(0, 1))
             for layer, known in zip(backbone.layers, context, strict=True)
         ]
         self._table = self._tabulate() if tabulate else None
@@ -104,63 +101,54 @@ class Decoder:
         for depth, layer in enumerate(self.backbone.layers):
             if depth == 0 and self._table is not None:
                 token = torch.where(seen, F.pad(tokens, (0, 1), value=MASK).view(-1)[there], MASK)
-                h = self._look_up(layer, self._table, pair * (MASK + 1) + token, h)
+                total = self._look_up(self._table, pair * (MASK + 1) + token)
             else:
                 key = self.backbone.tokens[0][tokens] if depth == 0 else keys[:, depth - 1]
                 # The keys have no column for context; what is not seen reads the row of zeros behind them.
                 place = torch.where(seen, there - particle[:, None], tokens.numel())
-                h = self._attend(layer, self._base[depth], key, pair, place, h)
+                total = self._attend(layer, self._base[depth], key, pair, place, h)
+            h = layer.update(h, total)
             if depth + 1 < len(self._base):
-                key = _by_chunk(self.backbone.layers[depth + 1].node, h) - self._blank[depth + 1][position]
+                key = self.backbone.layers[depth + 1].node(h) - self._blank[depth + 1][position]
                 key += torch.where((rank < MASKED)[:, None], self.backbone.tokens[depth + 1][own], 0.0)
                 keys[particle[:m], depth, position[:m]] = key[:m]
-        return _by_chunk(self.backbone.out, h)[:m]
+        return self.backbone.out(h)[:m]
 
     def _tabulate(self) -> Tensor:
         layer = self.backbone.layers[0]
         tokens = F.pad(self.backbone.tokens[0][:MASK], (0, 0, 0, 1))
         table = torch.empty(self.size, self.count, len(tokens), self.hidden, dtype=torch.float32)
         pairs = self._base[0].view(self.size, self.count, 1, self.hidden)
-        query = layer.query(self._nodes[None])[0]
+        query = layer.query(self._nodes)
         for position in range(self.size):
-            table[position] = gelu_(layer.second(gelu_(pairs[position] + query[position] + tokens)))
+            table[position] = gelu_(layer.second.block(gelu_(pairs[position] + query[position] + tokens)))
         return table.view(-1, self.hidden)
 
-    def _look_up(self, layer: DecoderLayer, table: Tensor, index: Tensor, h: Tensor) -> Tensor:
-        index = index.to(torch.int32)
-        out = torch.empty_like(h)
-        for start in range(0, len(h), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            total = F.embedding_bag(index[chunk], table, mode="sum")
-            out[chunk] = layer.update(_group(h[chunk]), _group(total)).view(CHUNK, -1)
-        return out
+    def _look_up(self, table: Tensor, index: Tensor) -> Tensor:
+        """Sum the tabulated messages ``[m, K]`` of layer 0 to ``[m, H]``."""
+        return F.embedding_bag(index.to(torch.int32), table, mode="sum")
 
     def _attend(self, layer: DecoderLayer, base: Tensor, key: Tensor, pair: Tensor, place: Tensor, h: Tensor) -> Tensor:
-        # One table of base, keys, a row of zeros and a chunk's queries lets one gather-sum build the first map of a chunk.
-        room = torch.zeros(1 + CHUNK, self.hidden, dtype=torch.float32)
-        table = torch.cat([base, key.reshape(-1, self.hidden), room])
-        queries = table[-CHUNK:]
-        query = torch.arange(len(table) - CHUNK, len(table)).repeat(len(h) // CHUNK)[:, None].expand_as(pair)
+        """Return the summed messages ``[m, H]`` of rows ``h`` ``[m, H]``, m a multiple of `CHUNK`.
+
+        Args:
+            layer: the weights.
+            base: ``[F * K, H]``.
+            key: ``[n, F, H]``.
+            pair: ``[m, K]``, rows of ``base``.
+            place: ``[m, K]``, rows of ``key``; one past the end where the neighbour is not seen.
+            h: the rows' states.
+        """
+        # One table of base, keys, a row of zeros and the queries lets one gather-sum build the first map of a chunk.
+        zero = torch.zeros(1, self.hidden, dtype=torch.float32)
+        table = torch.cat([base, key.reshape(-1, self.hidden), zero, layer.query(h)])
+        query = torch.arange(len(table) - len(h), len(table))[:, None].expand_as(pair)
         index = torch.stack([pair, place + len(base), query], dim=2).to(torch.int32).flatten(1)
         offsets = torch.arange(0, 3 * self.count * CHUNK + 1, 3, dtype=torch.int32)
         out = torch.empty_like(h)
         for start in range(0, len(h), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            nodes = _group(h[chunk])
-            queries.copy_(layer.query(nodes).view(CHUNK, -1))
-            hidden = F.embedding_bag(index[chunk].view(-1), table, offsets, mode="sum", include_last_offset=True)
-            message = gelu_(layer.second(gelu_(hidden).view(CHUNK, self.count, -1)))
-            out[chunk] = layer.update(nodes, _group(message.sum(1))).view(CHUNK, -1)
+            chunk = index[start : start + CHUNK].view(-1)
+            hidden = gelu_(F.embedding_bag(chunk, table, offsets, mode="sum", include_last_offset=True))
+            message = gelu_(layer.second.block(hidden.view(CHUNK, self.count, -1)))
+            torch.sum(message, 1, out=out[start : start + CHUNK])
         return out
-
-
-def _group(rows: Tensor) -> Tensor:
-    return rows.view(CHUNK // _GROUP, _GROUP, -1)
-
-
-def _by_chunk(f: Affine, rows: Tensor) -> Tensor:
-    out = torch.empty(len(rows), len(f.weight), dtype=torch.float32)
-    for start in range(0, len(rows), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        out[chunk] = f(_group(rows[chunk])).view(CHUNK, -1)
-    return out

@@ -40,7 +40,7 @@ def encode(weights: Weights, structure: Structure) -> Encoding:
     """Encode a backbone."""
     parameters = weights.parameters
     neighbours, edges = graph(weights, structure.coordinates, structure.residue_index, structure.chain)
-    edges = affine(parameters, "W_e")(edges)
+    edges = affine(parameters, "W_e")(edges.flatten(0, 1)).view(*neighbours.shape, -1)
     known = complete(structure.coordinates)
     mask = known.float()
     present = (mask[:, None] * mask[neighbours]).unsqueeze(2)
@@ -53,9 +53,10 @@ def encode(weights: Weights, structure: Structure) -> Encoding:
         message = _message(parameters, name, ("W1", "W2"), nodes, edges, neighbours) * present
         # The bias of the last map comes once for each neighbour that is present.
         shifted = nodes + last.bias * (present.sum(1) / SCALE)
-        nodes = update(shifted[None], message.sum(1)[None])[0] * mask[:, None]
-        change = affine(parameters, f"{name}.W13")(_message(parameters, name, ("W11", "W12"), nodes, edges, neighbours))
-        edges = norm(parameters, f"{name}.norm3")(edges + change)
+        nodes = update(shifted, message.sum(1)) * mask[:, None]
+        message = _message(parameters, name, ("W11", "W12"), nodes, edges, neighbours)
+        change = affine(parameters, f"{name}.W13")(message.flatten(0, 1))
+        edges = norm(parameters, f"{name}.norm3")(edges + change.view_as(edges))
     return Encoding(nodes, edges, neighbours, known)
 
 
@@ -64,7 +65,7 @@ def _message(
 ) -> Tensor:
     first, second = (affine(parameters, f"{layer}.{name}") for name in names)
     here, pair, there = first.weight.split(nodes.shape[1], dim=1)
-    hidden = Affine(pair, first.bias)(edges)
-    hidden += Affine(here, None)(nodes[None]).transpose(0, 1)
-    hidden += Affine(there, None)(nodes[None])[0][neighbours]
-    return gelu_(second(gelu_(hidden)))
+    hidden = Affine(pair, first.bias)(edges.flatten(0, 1)).view_as(edges)
+    hidden += Affine(here, None)(nodes)[:, None]
+    hidden += Affine(there, None)(nodes)[neighbours]
+    return gelu_(second(gelu_(hidden).flatten(0, 1))).view_as(edges)

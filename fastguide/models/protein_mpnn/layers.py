@@ -1,8 +1,8 @@
 """The few layers that encoder and decoder share, in a form whose rows have the same bits in any batch.
 
-A row of a matrix product keeps its bits as long as the *shape* of the product is fixed; callers see to that. The products
-go through a 1x1 convolution because oneDNN's runs at twice the speed of the BLAS behind ``torch.mm`` on AVX-512 machines
-without the maker's name in it, with the same bits (both add the products of a row in order of their column).
+The bits of a row of a matrix product depend on the *shape* of the product, not on the rows beside it. So products are taken
+in blocks of one shape. They go through a 1x1 convolution: oneDNN's runs at twice the speed of the BLAS behind ``torch.mm``
+on the AVX-512 machines that this BLAS does not know.
 """
 
 from __future__ import annotations
@@ -23,19 +23,36 @@ def inference() -> Iterator[None]:
         yield
 
 
+BLOCK = 256
+"""Rows of a product of node states. torch hands a convolution of fewer than 160 rows to oneDNN with several threads only."""
+
+_IMAGE = 16
+"""Rows of one image of such a product: oneDNN gives whole images to its threads."""
+
+
 class Affine(NamedTuple):
-    """A linear map with its bias.
+    """A linear map.
 
     Attributes:
         weight: ``[out, in]`` float32.
-        bias: ``[out]`` float32.
+        bias: ``[out]`` float32, or None.
     """
 
     weight: Tensor
     bias: Tensor | None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map ``[b, m, in]`` to ``[b, m, out]``, both contiguous."""
+        """Map ``[m, in]`` to ``[m, out]``, in blocks of one shape."""
+        m = len(x)
+        x = F.pad(x, (0, 0, 0, -m % BLOCK))
+        out = torch.empty(len(x), len(self.weight), dtype=torch.float32)
+        for start in range(0, m, BLOCK):
+            images = x[start : start + BLOCK].view(-1, _IMAGE, x.shape[1])
+            out[start : start + BLOCK] = self.block(images).view(BLOCK, -1)
+        return out[:m]
+
+    def block(self, x: Tensor) -> Tensor:
+        """Map ``[b, m, in]`` to ``[b, m, out]``, both contiguous, in one product."""
         if not torch.backends.mkldnn.is_available():
             return F.linear(x, self.weight, self.bias)
         image = x.transpose(1, 2).unsqueeze(2)
@@ -68,7 +85,7 @@ class NodeUpdate(NamedTuple):
     norm2: Norm
 
     def __call__(self, h: Tensor, total: Tensor) -> Tensor:
-        """Update nodes ``h [b, m, H]`` by their summed messages ``total [b, m, H]``."""
+        """Update nodes ``h [m, H]`` by their summed messages ``total [m, H]``."""
         h = self.norm1(self.message(total).add_(h))
         return self.norm2(self.outer(gelu_(self.inner(h))).add_(h))
 
