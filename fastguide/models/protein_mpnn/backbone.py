@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from fastguide.models.protein_mpnn.encoder import SCALE, Encoding
@@ -64,7 +65,7 @@ def prepare(weights: Weights, encoding: Encoding) -> Backbone:
 
 def _layer(parameters: dict[str, Tensor], name: str, neighbours: int) -> DecoderLayer:
     first = affine(parameters, f"{name}.W1")
-    query, pair, token, node = (block.contiguous() for block in first.weight.split(first.weight.shape[0], dim=1))
+    query, pair, token, node = (block.contiguous() for block in torch.split(first.weight, len(first.weight), dim=1))
     return DecoderLayer(
         Affine(query, first.bias),
         Affine(pair, None),

@@ -10,6 +10,7 @@ from torch import Tensor
 from fastguide.models.protein_mpnn.backbone import Backbone, prepare
 from fastguide.models.protein_mpnn.decoder import MASK, MASKED, Decoder
 from fastguide.models.protein_mpnn.encoder import encode
+from fastguide.models.protein_mpnn.features import complete
 from fastguide.models.protein_mpnn.weights import ALPHABET, Weights
 
 if TYPE_CHECKING:
@@ -32,12 +33,6 @@ class Condition:
         self.layout = layout
         structure = layout.design.structure
         backbone = prepare(weights, encode(weights, structure))
-        missing = layout.columns[~backbone.encoding.complete[layout.columns]]
-        if len(missing):
-            raise ValueError(
-                f"design: residue {int(missing[0])} of {structure.name} lacks backbone atoms and cannot be designed; "
-                "leave it out of variables"
-            )
         context = _read_fixed(backbone, layout.fixed, structure.tokens)
         self.decoder = Decoder(backbone, layout.columns, context, tabulate=True)
         self.blank = self.decoder.keys(1)
@@ -49,9 +44,8 @@ class Condition:
             self.blank,
         )
 
-
     def add_tokens(self, keys: Tensor, x: Tensor, fresh: Tensor) -> None:
-        """Add to ``keys`` ``[n, layers - 1, F, H]`` the tokens of the variables revealed now (``fresh`` ``[n, >= L]``)."""
+        """Add the tokens of what is revealed now, ``fresh`` ``[n, >= L]``, to ``keys`` ``[n, layers - 1, F, H]``."""
         particle, column = fresh[:, self.layout.owner].nonzero(as_tuple=True)
         token = x[particle, self.layout.owner[column]]
         for depth, embedded in enumerate(self.decoder.backbone.tokens[1:]):
@@ -104,6 +98,12 @@ class Layout:
             raise ValueError("design: variables must hold at least one residue each, and there must be one or more")
         if min(members) < 0 or max(members) >= size or len(set(members)) < len(members):
             raise ValueError(f"design: variables must be distinct residues in 0..{size - 1}, each in one variable only")
+        known = complete(structure.coordinates)
+        for residue in members:
+            if not known[residue]:
+                raise ValueError(
+                    f"design: residue {residue} of {structure.name} lacks backbone atoms; leave it out of variables"
+                )
         if tuple(design.bias.shape) != (self.length, MASK):
             raise ValueError(f"design: bias must be [{self.length}, {MASK}], got {list(design.bias.shape)}")
         self.columns = torch.tensor(members)
@@ -126,7 +126,8 @@ class Layout:
         if len(self.owner) == self.length:
             return rows
         out = torch.zeros(len(rows), self.length, rows.shape[2], dtype=rows.dtype)
-        return out.index_add_(1, self.owner, rows * self.share[:, None])
+        out.index_add_(1, self.owner, rows * self.share[:, None])
+        return out
 
     def expand(self, x: Tensor) -> Tensor:
         """Expand variables ``[n, L]`` to the residues of the designed chains, ``[n, R_out]``."""

@@ -1,20 +1,21 @@
 """The decoder: rows of logits under any order of revealing, in chunks of one fixed shape.
 
-What a pair (i, j) of a layer adds to the message of i is ``W3 gelu(W2 gelu(W1 [h_i | e_ij | s_j | h_j]))``. The first matrix
-is split into its four column blocks, and
+What a pair (i, j) of a layer adds to the message of i is ``W3 gelu(W2 gelu(W1 [h_i | e_ij | s_j | h_j]))``. The first
+matrix is split into its four column blocks, and
 
 - ``h_i`` is projected once a row (``query``);
-- ``e_ij``, with the projected encoder state of j, which i sees as long as j is not revealed before i, is a constant of the
-  backbone (``base``);
-- what changes once i sees j, ``W1 [0 | 0 | s_j | h_j - encoder_j]``, is projected once a position (``key``), never a pair;
+- ``e_ij``, with the projected encoder state of j, which i sees as long as j is not revealed before i, is a constant of
+  the backbone (``base``);
+- what changes once i sees j, ``W1 [0 | 0 | s_j | h_j - encoder_j]``, is projected once a position (``key``), never a
+  pair;
 - context that is fixed from the start is seen by all and is folded into ``base``;
 - ``W3`` is applied to the sum over neighbours.
 
-So a pair costs one sum of three gathered rows, two GELUs and one 128x128 product. Layer 0 costs less still: its messages
-depend on nothing but the pair and the token of j, so they are tabulated and the layer is a gather-sum.
+So a pair costs one sum of three gathered rows, two GELUs and one 128x128 product. Layer 0 costs less still: its
+messages depend on nothing but the pair and the token of j, so they are tabulated and the layer is a gather-sum.
 
-Rows are computed in chunks of `CHUNK`, the last one padded: in a matrix product of one fixed shape a row has the same bits
-whichever rows stand beside it.
+Rows are computed in chunks of `CHUNK`, the last one padded: in a matrix product of one fixed shape a row has the same
+bits whichever rows stand beside it.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Decoder:
     Args:
         backbone: the decoder's weights on the backbone.
         columns: ``[F]`` int64, the residues whose tokens come and go.
-        context: ``[R, H]`` for each layer: what a residue adds to the first map of every pair it is the neighbour of, as
-            long as it is not one of ``columns`` that the pair sees.
+        context: ``[R, H]`` for each layer: what a residue adds to the first map of every pair it is the neighbour of,
+            as long as it is not one of ``columns`` that the pair sees.
         tabulate: whether to tabulate layer 0, which takes ``F * K * 21 * H`` floats.
     """
 
@@ -82,8 +83,8 @@ class Decoder:
             tokens: ``[n, F]`` int64.
             ranks: ``[n, F]`` int16, when each position was revealed; a row sees the positions of a lower rank.
             rows: ``[m]`` int64, the rows ``particle * F + position`` to compute.
-            keys: ``[n, layers - 1, F, H]``, as `keys` makes them: right for every revealed position that is not in ``rows``.
-                Those in ``rows`` are written, with their token if they are revealed and without if not.
+            keys: ``[n, layers - 1, F, H]``, as `keys` makes them: right for every revealed position that is not in
+                ``rows``. Those in ``rows`` are written, with their token if they are revealed and without if not.
 
         Returns:
             ``[m, 21]`` float32.

@@ -64,7 +64,7 @@ def _message(
     parameters: dict[str, Tensor], layer: str, names: tuple[str, str], nodes: Tensor, edges: Tensor, neighbours: Tensor
 ) -> Tensor:
     first, second = (affine(parameters, f"{layer}.{name}") for name in names)
-    here, pair, there = first.weight.split(nodes.shape[1], dim=1)
+    here, pair, there = torch.split(first.weight, nodes.shape[1], dim=1)
     hidden = Affine(pair, first.bias)(edges.flatten(0, 1)).view_as(edges)
     hidden += Affine(here, None)(nodes)[:, None]
     hidden += Affine(there, None)(nodes)[neighbours]

@@ -21,7 +21,7 @@ _MAX_OFFSET = 32
 
 def complete(coordinates: Tensor) -> Tensor:
     """Return a bool ``[R]``: whether all four backbone atoms of a residue are known (``coordinates`` ``[R, 4, 3]``)."""
-    return torch.isfinite(coordinates).all(dim=(1, 2)) if coordinates.numel() else torch.zeros(0, dtype=torch.bool)
+    return torch.isfinite(coordinates).flatten(1).all(dim=1)
 
 
 def graph(weights: Weights, coordinates: Tensor, residue_index: Tensor, chain: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,8 +34,8 @@ def graph(weights: Weights, coordinates: Tensor, residue_index: Tensor, chain: T
         chain: ``[R]`` int64, which chain.
 
     Returns:
-        neighbours ``[R, K]`` int64, nearest first by CA distance, the residue itself among them, and the normalised edge
-        features ``[R, K, 128]`` float32.
+        neighbours ``[R, K]`` int64, nearest first by CA distance, the residue itself among them, and the normalised
+        edge features ``[R, K, 128]`` float32.
     """
     mask = complete(coordinates).float()
     x = torch.nan_to_num(coordinates.float(), nan=0.0)

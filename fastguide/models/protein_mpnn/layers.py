@@ -1,8 +1,8 @@
 """The few layers that encoder and decoder share, in a form whose rows have the same bits in any batch.
 
-The bits of a row of a matrix product depend on the *shape* of the product, not on the rows beside it. So products are taken
-in blocks of one shape. They go through a 1x1 convolution: oneDNN's runs at twice the speed of the BLAS behind ``torch.mm``
-on the AVX-512 machines that this BLAS does not know.
+The bits of a row of a matrix product depend on the *shape* of the product, not on the rows beside it. So products are
+taken in blocks of one shape. They go through a 1x1 convolution: oneDNN's runs at twice the speed of the BLAS behind
+``torch.mm`` on the AVX-512 machines that this BLAS does not know.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def inference() -> Iterator[None]:
 
 
 BLOCK = 256
-"""Rows of a product of node states. torch hands a convolution of fewer than 160 rows to oneDNN with several threads only."""
+"""Rows of a product of node states. With one thread, torch hands no convolution of fewer than 160 rows to oneDNN."""
 
 _IMAGE = 16
 """Rows of one image of such a product: oneDNN gives whole images to its threads."""
@@ -53,7 +53,7 @@ class Affine(NamedTuple):
 
     def block(self, x: Tensor) -> Tensor:
         """Map ``[b, m, in]`` to ``[b, m, out]``, both contiguous, in one product."""
-        if not torch.backends.mkldnn.is_available():
+        if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return F.linear(x, self.weight, self.bias)
         image = x.transpose(1, 2).unsqueeze(2)
         return F.conv2d(image, self.weight[:, :, None, None], self.bias).squeeze(2).transpose(1, 2).contiguous()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -28,28 +29,30 @@ _ROWS = 16384
 class ProteinMPNN(Denoiser):
     """Inverse folding: p(amino acid | backbone, the residues revealed so far).
 
-    ProteinMPNN (Dauparas et al., Science 2022) reads residues in any order, so it is an absorbing-state denoiser: a residue
-    sees the token of a neighbour if and only if that was revealed before it. Whatever one call reveals is revealed at once
-    and does not see each other. What was revealed when is the state; the network is never asked for the token at a masked
-    position.
+    ProteinMPNN (Dauparas et al., Science 2022) reads residues in any order, so it is an absorbing-state denoiser: a
+    residue sees the token of a neighbour if and only if that was revealed before it. What one call reveals is revealed
+    at once: those residues do not see each other. The state says what was revealed when.
 
     The state is a dict: ``condition`` ``[n]`` int64, the design of each particle; ``ranks`` ``[n, L]`` int16, when each
     variable was revealed, counted without gaps, 32767 where it was not; and, if rows are cached, ``keys``
-    ``[n, 2, F, 128]`` float32, what each free residue tells those that see it. Results have the same bits with the cache
-    and without, in any batch, and for any number of threads.
+    ``[n, 2, F, 128]`` float32, what each free residue tells those that see it. Results have the same bits with the
+    cache and without, in any batch, and for any number of threads.
 
     Args:
-        design: what to design where ``condition`` names nothing else.
+        design: what to design where ``condition`` names nothing else; or several designs that are to share batches, the
+            first of which is the default.
         weights: the name of a network in the proteinmpnn package, or a path to a weight file in its format.
         soluble: take the networks trained on soluble proteins.
-        cache: keep ``keys`` in the state; "auto" keeps them if those of the ``n`` particles of `init` take less than a quarter
-            of the machine's memory. Without them every call computes the revealed rows again.
+        cache: keep ``keys`` in the state, 1 KB a free residue and particle; "auto" keeps them if those of the ``n``
+            particles of `init` take less than a quarter of the machine's memory. Without them every call computes the
+            revealed rows again.
 
     Attributes:
         vocab: 20. The network's column for X is dropped.
         weights_hash: sha256 of the weight file, hexadecimal.
-        memory: bytes that the constants of designs may take (0.5 MB a designed residue, most of it the tabulated first
-            layer); the design used longest ago is dropped first, and made again when it is needed.
+        memory: bytes that the constants of designs may take (0.6 MB a designed residue, most of it the tabulated first
+            layer), at first a quarter of the machine's. The design used longest ago is dropped first, and made again
+            when it is needed.
 
     Raises:
         BackendUnavailable: the weights are not installed.
@@ -62,7 +65,7 @@ class ProteinMPNN(Denoiser):
 
     def __init__(
         self,
-        design: Design | None = None,
+        design: Design | Sequence[Design] | None = None,
         *,
         weights: str | os.PathLike[str] = "v_48_020",
         soluble: bool = False,
@@ -71,12 +74,12 @@ class ProteinMPNN(Denoiser):
         if cache not in (True, False, "auto"):
             raise ValueError(f"cache: expected True, False or 'auto', got {cache!r}")
         self.cache = cache
-        self.memory = 2 << 30
+        self.memory = _memory() // 4
         self._weights = load_weights(find_weights(weights, soluble))
         self._layouts: list[Layout] = []
         self._conditions: OrderedDict[int, Condition] = OrderedDict()
-        if design is not None:
-            self.register(design)
+        for known in design if isinstance(design, Sequence) else () if design is None else (design,):
+            self.register(known)
 
     @property
     def weights_hash(self) -> str:
@@ -91,8 +94,8 @@ class ProteinMPNN(Denoiser):
     def register(self, design: Design) -> int:
         """Make ``design`` known and return its index. A design already known keeps its index.
 
-        States are as wide as the longest design known when they are made, so where designs of several lengths are to run
-        in one batch, register all of them before the first `init`.
+        States are as wide as the longest design known when they are made, so where designs of several lengths are to
+        run in one batch, register all of them before the first `init`.
         """
         for index, layout in enumerate(self._layouts):
             if layout.design is design:
@@ -119,20 +122,22 @@ class ProteinMPNN(Denoiser):
             state["keys"] = blank.repeat(n, 1, 1, 1)
         return state
 
-    def __call__(self, x: Tensor, t: Tensor | None, state: State, rows: Tensor | None = None) -> Prediction:
+    def __call__(
+        self, x: Tensor, t: Tensor | None = None, state: State | None = None, rows: Tensor | None = None
+    ) -> Prediction:
         """Predict the clean tokens.
 
         Args:
             x: ``[n, L]`` int64, 0..19 in the order ACDEFGHIKLMNPQRSTVWY, 20 = masked.
             t: not read; the network learns how much is masked from ``x``.
-            state: as `init` or an earlier call returned it.
+            state: as `init` or an earlier call returned it; None means `init` of as many.
             rows: ``[n]`` int64, the row of ``state`` that each row of ``x`` continues; None means row by row.
 
         Returns:
             logits ``[n, L, 20]`` float32 with the design's bias added, zero where ``x`` is revealed, averaged over tied
             residues; and the state of these rows.
         """
-        return self.predict(x, state, rows)
+        return self.predict(x, self.init(len(x)) if state is None else state, rows)
 
     def predict(self, x: Tensor, state: State, rows: Tensor | None = None, wanted: Tensor | None = None) -> Prediction:
         """Predict the clean tokens, at some positions only.
@@ -141,8 +146,8 @@ class ProteinMPNN(Denoiser):
             x: as in `__call__`.
             state: as in `__call__`.
             rows: as in `__call__`.
-            wanted: ``[n, L]`` bool. Logits elsewhere are zero. A position that is not wanted may not be revealed by the next
-                call: a run without guidance, which knows what it will reveal next, pays for nothing else.
+            wanted: ``[n, L]`` bool. Logits elsewhere are zero. A position that is not wanted may not be revealed by the
+                next call: a run without guidance, which knows what it will reveal next, pays for nothing else.
         """
         with inference():
             ranks = self._advance(x, state, rows)
@@ -155,10 +160,10 @@ class ProteinMPNN(Denoiser):
             after = {"condition": known, "ranks": ranks}
             if "keys" in state:
                 after["keys"] = torch.empty(len(x), *state["keys"].shape[1:], dtype=torch.float32)
-            for index in known.unique().tolist():
+            for index in torch.unique(known).tolist():
                 condition = self._condition(index)
                 length, size = condition.layout.length, condition.decoder.size
-                for block in (known == index).nonzero().squeeze(1).split(max(1, _ROWS // size)):
+                for block in torch.split((known == index).nonzero().squeeze(1), max(1, _ROWS // size)):
                     keys = None
                     if "keys" in state:
                         keys = state["keys"][parents[block], :, :size]
@@ -166,6 +171,7 @@ class ProteinMPNN(Denoiser):
                     logits[block, :length], keys = condition.predict(x[block], ranks[block], wanted[block], keys)
                     if "keys" in state:
                         after["keys"][block, :, :size] = keys
+                        after["keys"][block, :, size:] = 0.0
             return Prediction(logits, after)
 
     def key(self, x: Tensor, state: State, rows: Tensor | None = None) -> Tensor:
@@ -177,18 +183,16 @@ class ProteinMPNN(Denoiser):
         ranks = self._advance(x, state, rows)
         return torch.cat([known[:, None].to(torch.int16), x.to(torch.int16), ranks], dim=1)
 
-    def nll(
-        self, tokens: Tensor, *, orders: int = 1, seed: int = 0, condition: Design | None = None
-    ) -> Tensor:
+    def nll(self, tokens: Tensor, *, orders: int = 1, seed: int = 0, condition: Design | None = None) -> Tensor:
         """Return the negative log-likelihood of every residue of full sequences.
 
-        Each random order of the variables is one pass; every residue is scored by its own distribution, without bias, at
-        temperature 1, given the fixed residues and what comes before it. Tied residues stand at one place of the order.
-        As in the package's own score, the distribution is over 21 columns, X among them.
+        Each random order of the variables is one pass; every residue is scored by its own distribution, without bias,
+        at temperature 1, given the fixed residues and what comes before it. Tied residues stand at one place of the
+        order. As in the package's own score, the distribution is over 21 columns, X among them.
 
         Args:
-            tokens: ``[n, R_out]`` int64 in 0..19, the residues of the designed chains as `decode` gives them. What stands at
-                fixed residues is not read: they are what the design says.
+            tokens: ``[n, R_out]`` int64 in 0..19, the residues of the designed chains as `decode` gives them. What
+                stands at fixed residues is not read: they are what the design says.
             orders: how many random orders to average over.
             seed: of the orders. They are the same for every sequence.
             condition: the design; None takes the one that the model was made with.
@@ -209,7 +213,7 @@ class ProteinMPNN(Denoiser):
         with inference():
             for _ in range(orders):
                 order = torch.randperm(layout.length, generator=generator).argsort().to(torch.int16)[layout.owner]
-                for block in torch.arange(len(tokens)).split(max(1, _ROWS // decoder.size)):
+                for block in torch.split(torch.arange(len(tokens)), max(1, _ROWS // decoder.size)):
                     ranks = order.expand(len(block), -1)
                     keys = decoder.keys(len(block))
                     logits = decoder.run(given[block], ranks, torch.arange(ranks.numel()), keys)
@@ -253,7 +257,9 @@ class ProteinMPNN(Denoiser):
         masked, unknown = x == MASK, ranks == MASKED
         if (masked & ~unknown).any():
             particle = int((masked & ~unknown).any(1).nonzero()[0])
-            raise ValueError(f"x: row {particle} masks a position that its state has revealed; start from init() instead")
+            raise ValueError(
+                f"x: row {particle} masks a position that its state has revealed; start from init() instead"
+            )
         following = ranks.masked_fill(unknown, -1).amax(1, keepdim=True) + 1
         return torch.where(unknown & ~masked & self._inside(state, rows), following, ranks)
 
