@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, float64
 
 from fastguide import config
 from fastguide.errors import BackendUnavailable
@@ -33,5 +33,40 @@ def move(sources: Sequence[Tensor], targets: Sequence[Tensor], ancestors: Tensor
         groups,
         rows,
         draws,
+        config.threads(),
+    )
+
+
+def select(
+    log_weights: Tensor,
+    k: int,
+    rule: int,
+    slots: bool,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    ancestors: Tensor,
+    log_mean_weight: Tensor,
+    ess: Tensor,
+) -> tuple[int, int]:
+    """Select in each row of contiguous ``[M]``, ``[G, M]`` or ``[G, P, M]``; see ``csrc/cpu/select.h``."""
+    shape = log_weights.shape
+    if seeds is not None:
+        seeds = seeds.contiguous()
+    return _cpu.select(
+        log_weights.data_ptr(),
+        log_weights.dtype is float64,
+        shape[0] if len(shape) > 1 else 1,
+        shape[1] if len(shape) > 2 else 1,
+        shape[-1],
+        k,
+        rule,
+        slots,
+        0 if seeds is None else seeds.data_ptr(),
+        seed & 0xFFFFFFFFFFFFFFFF,
+        step,
+        ancestors.data_ptr(),
+        log_mean_weight.data_ptr(),
+        ess.data_ptr(),
         config.threads(),
     )

@@ -1,0 +1,5 @@
+"""The operations that samplers are made of; each takes and returns torch tensors and knows nothing of diffusion."""
+
+from fastguide.ops.select import Selection, select
+
+__all__ = ["Selection", "select"]
