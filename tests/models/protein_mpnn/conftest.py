@@ -13,7 +13,28 @@ import fastguide
 from tests.models.protein_mpnn.peer import ALPHABET, Peer
 
 DATA = Path(__file__).parents[2] / "data"
-NAMES = "ALA CYS ASP GLU PHE GLY HIS ILE LYS LEU MET ASN PRO GLN ARG SER THR VAL TRP TYR".split()
+NAMES = [
+    "ALA",
+    "CYS",
+    "ASP",
+    "GLU",
+    "PHE",
+    "GLY",
+    "HIS",
+    "ILE",
+    "LYS",
+    "LEU",
+    "MET",
+    "ASN",
+    "PRO",
+    "GLN",
+    "ARG",
+    "SER",
+    "THR",
+    "VAL",
+    "TRP",
+    "TYR",
+]
 
 
 @dataclass(frozen=True, eq=False)
