@@ -62,8 +62,7 @@ class Design:
 def read_chain_a(path: Path) -> Structure:
     """The first alternative of each residue of chain A."""
     residues: dict[str, tuple[int, dict[str, list[float]]]] = {}
-    text = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with text as lines:
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         for line in lines:
             if line.startswith("ATOM") and line[21] == "A" and line[16] in " A":
                 found = residues.setdefault(line[22:27], (NAMES.index(line[17:20]), {}))
