@@ -35,8 +35,11 @@ class Status(NamedTuple):
 class Progress(Protocol):
     """Anything that takes a `Status` after each step and is closed at the end."""
 
-    def __call__(self, status: Status) -> None: ...
-    def close(self) -> None: ...
+    def __call__(self, status: Status) -> None:
+        """Show the status."""
+
+    def close(self) -> None:
+        """End the display."""
 
 
 def describe(status: Status) -> str:

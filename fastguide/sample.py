@@ -237,7 +237,9 @@ class _Run:
         groups = self.steering.groups
         return cat_states([self.denoiser.init(n, self.problems[self.problem_of[g]].condition) for g in range(groups)])
 
-    def run(self, progress: bool | Callable[[Status], object], callback: Callable[[TraceStep], object] | None) -> Result:
+    def run(
+        self, progress: bool | Callable[[Status], object], callback: Callable[[TraceStep], object] | None
+    ) -> Result:
         s, process = self.steering, self.process
         guidance, branch, total = s.guidance, s.guidance.branch, process.steps
         trace, ancestry = Trace(), Ancestry(s.groups, s.particles, branch)

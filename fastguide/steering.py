@@ -39,7 +39,9 @@ def resolve_seeds(seed: int | Sequence[int] | Tensor, groups: int, device: torch
     if seeds.is_floating_point() or seeds.dtype == torch.bool:
         raise TypeError(f"seed: expected whole numbers, got dtype {seeds.dtype}")
     if seeds.shape != (groups,):
-        raise ValueError(f"seed: expected one int, or one for each of the {groups} groups; got shape {list(seeds.shape)}")
+        raise ValueError(
+            f"seed: expected one int, or one for each of the {groups} groups; got shape {list(seeds.shape)}"
+        )
     return seeds.to(torch.int64)
 
 
@@ -64,7 +66,9 @@ class Steering:
         device: torch.device | str = "cpu",
     ) -> None:
         if not isinstance(guidance, Guidance):
-            raise TypeError(f"guidance: expected fg.SMC, fg.SVDD, fg.BestOfN or the like, got {type(guidance).__name__}")
+            raise TypeError(
+                f"guidance: expected fg.SMC, fg.SVDD, fg.BestOfN or the like, got {type(guidance).__name__}"
+            )
         for name, value in (("particles", particles), ("groups", groups)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")

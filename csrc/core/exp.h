@@ -25,10 +25,10 @@ FG_HD std::int32_t block_exponent(double max) {
   return static_cast<std::int32_t>(std::ceil(max * kLog2E)) + 1;
 }
 
-// 2^f on [-1/2, 1/2]; minimax in the relative error, coefficients rounded one after the other.
-FG_HD float exp2_fraction(float f) {
-  float p = 0x1.3f906cp-13f;
-  p = p * f + 0x1.5f0a66p-10f;
+// 2^f on [-1/2, 1/2]; minimax in the relative error, coefficients rounded one after the other. V is float or
+// double, or a vector of them: kernels with intrinsics share these sequences.
+template <typename V> FG_HD V exp2_fraction_float(V f) {
+  V p = f * 0x1.3f906cp-13f + 0x1.5f0a66p-10f;
   p = p * f + 0x1.3b30b0p-7f;
   p = p * f + 0x1.c6af78p-5f;
   p = p * f + 0x1.ebfbd8p-3f;
@@ -36,9 +36,8 @@ FG_HD float exp2_fraction(float f) {
   return p * f + 1.0f;
 }
 
-FG_HD double exp2_fraction(double f) {
-  double p = 0x1.e9471c875b804p-32;
-  p = p * f + 0x1.e61c1058a1947p-28;
+template <typename V> FG_HD V exp2_fraction_double(V f) {
+  V p = f * 0x1.e9471c875b804p-32 + 0x1.e61c1058a1947p-28;
   p = p * f + 0x1.b5253f6036401p-24;
   p = p * f + 0x1.62bfc71ea7788p-20;
   p = p * f + 0x1.ffcbfc595bcf6p-17;
@@ -49,6 +48,13 @@ FG_HD double exp2_fraction(double f) {
   p = p * f + 0x1.ebfbdff82c5a5p-3;
   p = p * f + 0x1.62e42fefa39efp-1;
   return p * f + 1.0;
+}
+
+FG_HD float exp2_fraction(float f) {
+  return exp2_fraction_float(f);
+}
+FG_HD double exp2_fraction(double f) {
+  return exp2_fraction_double(f);
 }
 
 // The mantissa of 2^f as an integer scaled by 2^50 (float: 24 bits and 26 zeros) or 2^53 (double).

@@ -31,30 +31,30 @@ class State(NamedTuple):
 
 @runtime_checkable
 class Guidance(Protocol):
-    """The protocol of a guidance algorithm; implementations are frozen dataclasses.
-
-    Attributes:
-        alpha: temperature of the tilt ``exp(r / alpha)``.
-        branch: children M proposed per particle.
-        consistent: whether the weighted samples converge to the target as N grows.
-        estimates_normalizer: whether ``log_weights`` estimate ``E_p[exp(r / alpha)]``.
-        uses_values: whether intermediate values are read; if not, none is computed.
-    """
+    """The protocol of a guidance algorithm; implementations are frozen dataclasses."""
 
     @property
-    def alpha(self) -> float: ...
+    def alpha(self) -> float:
+        """Temperature of the tilt ``exp(r / alpha)``."""
+
     @property
-    def branch(self) -> int: ...
+    def branch(self) -> int:
+        """Children M proposed per particle."""
+
     @property
-    def consistent(self) -> bool: ...
+    def consistent(self) -> bool:
+        """Whether the weighted samples converge to the target as N grows."""
+
     @property
-    def estimates_normalizer(self) -> bool: ...
+    def estimates_normalizer(self) -> bool:
+        """Whether the weights estimate ``E_p[exp(r / alpha)]``."""
+
     @property
-    def uses_values(self) -> bool: ...
+    def uses_values(self) -> bool:
+        """Whether intermediate values are read; if not, none is computed."""
 
     def begin(self, values: Tensor) -> State:
         """Return the state of particles at t = 1 whose values ``[G, N]`` are given."""
-        ...
 
     def step(
         self, state: State, values: Tensor, *, seeds: Tensor, log_ratio: Tensor | None = None, final: bool = False
@@ -64,7 +64,6 @@ class Guidance(Protocol):
         Returns the next state and the selected children ``[G, N]`` int64: the number ``n·M + m`` within the group of the child
         that each slot goes on with.
         """
-        ...
 
 
 def start(values: Tensor, log_weights: Tensor) -> State:
@@ -84,7 +83,9 @@ def check_alpha(alpha: float, *, positive: bool) -> None:
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha < 0:
         raise ValueError(f"alpha: expected a finite number of at least 0, got {alpha!r}")
     if positive and alpha == 0:
-        raise ValueError("alpha: 0 leaves no weights to resample by; give alpha > 0, or use SVDD(alpha=0) for the argmax")
+        raise ValueError(
+            "alpha: 0 leaves no weights to resample by; give alpha > 0, or use SVDD(alpha=0) for the argmax"
+        )
 
 
 def check_branch(branch: int, *, least: int) -> None:

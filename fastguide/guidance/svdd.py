@@ -49,7 +49,7 @@ class SVDD:
         self, state: State, values: Tensor, *, seeds: Tensor, log_ratio: Tensor | None = None, final: bool = False
     ) -> tuple[State, Tensor]:
         """Draw one child a parent ∝ its weight, or the best one at alpha = 0."""
-        groups, n, branch = values.shape
+        _, n, branch = values.shape
         scores = values if self.alpha == 0 else values / self.alpha
         if log_ratio is not None and self.alpha > 0:
             scores = scores + log_ratio

@@ -100,7 +100,9 @@ def cat_states(states: list[State]) -> State:
     if len(states) == 1:
         return states[0]
     return pytree.tree_map(
-        lambda first, *others: torch.cat([first, *others]) if isinstance(first, Tensor) else first, states[0], *states[1:]
+        lambda first, *others: torch.cat([first, *others]) if isinstance(first, Tensor) else first,
+        states[0],
+        *states[1:],
     )
 
 

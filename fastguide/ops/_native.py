@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from fastguide import config
 from fastguide.errors import BackendUnavailable
+from fastguide.reference.philox import Stream
 
 try:
     from fastguide import _cpu
@@ -22,16 +24,163 @@ if (_level := config.simd_level()) is not None:
     _cpu.force_level(_level)
 
 
-def move(sources: Sequence[Tensor], targets: Sequence[Tensor], ancestors: Tensor, rows: int) -> tuple[int, int]:
-    """Gather rows; see ``csrc/cpu/move.h``. ``ancestors`` is ``[groups, draws]`` int32."""
+def move(
+    sources: Sequence[Tensor], targets: Sequence[Tensor], ancestors: Tensor, rows: int, in_place: bool
+) -> tuple[int, int]:
+    """Gather rows; see ``csrc/cpu/move.h``. ``ancestors`` is ``[groups, draws]`` int32 or int64."""
     groups, draws = ancestors.shape
     return _cpu.move(
         [s.data_ptr() for s in sources],
         [t.data_ptr() for t in targets],
-        [s[0].numel() * s.element_size() for s in sources],
+        [s.nbytes // (groups * rows) for s in sources],
         ancestors.data_ptr(),
+        ancestors.dtype == torch.int64,
         groups,
         rows,
         draws,
+        in_place,
+        config.threads(),
+    )
+
+
+_LOGIT_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+
+
+def _masked(
+    kernel: Callable[..., tuple[int, int]],
+    tokens: Tensor,
+    logits: Tensor,
+    children: Tensor,
+    reveal_probability: float,
+    inverse_temperature: float,
+    bias: Tensor | None,
+    ancestors: Tensor | None,
+    seed: int | Tensor,
+    step: int,
+    slots: Tensor | None,
+    lengths: Tensor | None,
+    stream: int,
+) -> tuple[int, int]:
+    states, length, vocab = logits.shape
+    particles, branch, _ = children.shape
+    state_stride, logits_stride, _ = logits.stride()
+    by_group = isinstance(seed, Tensor)
+    return kernel(
+        tokens.data_ptr(),
+        tokens.dtype == torch.int64,
+        children.data_ptr(),
+        logits.data_ptr(),
+        _LOGIT_TYPES[logits.dtype],
+        state_stride,
+        logits_stride,
+        0 if bias is None else bias.data_ptr(),
+        0 if bias is None or bias.dim() == 1 else vocab,
+        0 if ancestors is None else ancestors.data_ptr(),
+        ancestors is not None and ancestors.dtype == torch.int64,
+        0 if slots is None else slots.data_ptr(),
+        slots is not None and slots.dtype == torch.int64,
+        seed.data_ptr() if by_group else 0,
+        0 if by_group else seed % 2**64,
+        0 if lengths is None else lengths.data_ptr(),
+        states,
+        particles,
+        len(seed) if by_group else 1,
+        branch,
+        length,
+        vocab,
+        reveal_probability,
+        inverse_temperature,
+        step,
+        stream,
+        config.threads(),
+    )
+
+
+def masked_step(
+    tokens: Tensor,
+    logits: Tensor,
+    children: Tensor,
+    reveal_probability: float,
+    inverse_temperature: float,
+    bias: Tensor | None,
+    ancestors: Tensor | None,
+    seed: int | Tensor,
+    step: int,
+    slots: Tensor | None,
+    lengths: Tensor | None,
+) -> tuple[int, int]:
+    """Write ``children`` ``[P, M, L]``; see ``csrc/cpu/masked.h``. All contiguous, ``logits`` along its last axis."""
+    return _masked(
+        _cpu.masked_step, tokens, logits, children, reveal_probability, inverse_temperature, bias, ancestors, seed, step,
+        slots, lengths, Stream.TOKENS,
+    )  # fmt: skip
+
+
+def masked_mode(
+    tokens: Tensor,
+    logits: Tensor,
+    filled: Tensor,
+    inverse_temperature: float,
+    bias: Tensor | None,
+    seed: int | Tensor,
+    step: int,
+    slots: Tensor | None,
+    lengths: Tensor | None,
+) -> tuple[int, int]:
+    """Write ``filled`` ``[U, 1, L]``; see ``csrc/cpu/masked.h``. All contiguous, ``logits`` along its last axis."""
+    return _masked(
+        _cpu.masked_mode, tokens, logits, filled, 1.0, inverse_temperature, bias, None, seed, step, slots, lengths,
+        Stream.VALUE,
+    )  # fmt: skip
+
+
+def unique(
+    rows: Tensor, representatives: Tensor, inverse: Tensor, counts: Tensor, hash_mask: int = 2**64 - 1
+) -> tuple[int, int, int]:
+    """Name equal rows; see ``csrc/cpu/unique.h``. Also returns the number of distinct rows."""
+    count = len(rows)
+    return _cpu.unique(
+        rows.data_ptr(),
+        count,
+        rows.nbytes // count,
+        hash_mask,
+        representatives.data_ptr(),
+        inverse.data_ptr(),
+        counts.data_ptr(),
+        config.threads(),
+    )
+
+
+def select(
+    log_weights: Tensor,
+    k: int,
+    rule: int,
+    slots: bool,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    ancestors: Tensor,
+    log_mean_weight: Tensor,
+    ess: Tensor,
+) -> tuple[int, int]:
+    """Select in each row of contiguous ``[M]``, ``[G, M]`` or ``[G, P, M]``; see ``csrc/cpu/select.h``."""
+    shape = log_weights.shape
+    if seeds is not None:
+        seeds = seeds.contiguous()
+    return _cpu.select(
+        log_weights.data_ptr(),
+        log_weights.dtype is torch.float64,
+        shape[0] if len(shape) > 1 else 1,
+        shape[1] if len(shape) > 2 else 1,
+        shape[-1],
+        k,
+        rule,
+        slots,
+        0 if seeds is None else seeds.data_ptr(),
+        seed & 0xFFFFFFFFFFFFFFFF,
+        step,
+        ancestors.data_ptr(),
+        log_mean_weight.data_ptr(),
+        ess.data_ptr(),
         config.threads(),
     )

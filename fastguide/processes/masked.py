@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -53,7 +54,9 @@ class MaskedProcess:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise ValueError(f"temperature: expected a finite number of at least 0, got {self.temperature!r}")
         if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule: unknown {self.schedule!r}; choose {', '.join(SCHEDULES)} or give a function a(t)")
+            raise ValueError(
+                f"schedule: unknown {self.schedule!r}; choose {', '.join(SCHEDULES)} or give a function a(t)"
+            )
         if any(not 0.0 <= p <= 1.0 for p in self.reveal_probabilities):
             raise ValueError("schedule: a(t) must fall from 1 at t = 0 to 0 at t = 1 and never rise with t")
 
@@ -65,14 +68,14 @@ class MaskedProcess:
     @cached_property
     def times(self) -> tuple[float, ...]:
         """The ``steps + 1`` noise levels, from 1 (noise) to 0 (data)."""
-        return tuple(1.0 - k / self.steps for k in range(self.steps)) + (0.0,)
+        return (*(1.0 - k / self.steps for k in range(self.steps)), 0.0)
 
     @cached_property
     def reveal_probabilities(self) -> tuple[float, ...]:
         """The probability that step k reveals a masked position; the last is exactly 1."""
         a = self.schedule if callable(self.schedule) else SCHEDULES[self.schedule]
         levels = [a(t) for t in self.times]
-        steps = [(s - t) / (1.0 - t) if t < 1.0 else 1.0 for t, s in zip(levels[:-2], levels[1:-1], strict=True)]
+        steps = [(s - t) / (1.0 - t) if t < 1.0 else 1.0 for t, s in pairwise(levels[:-1])]
         return (*steps, 1.0)
 
     def prior(self, n: int, x_init: Tensor | None = None, device: torch.device | str = "cpu") -> Tensor:
@@ -81,7 +84,9 @@ class MaskedProcess:
             return torch.full((n, self.length), self.mask, dtype=torch.int64, device=device)
         if not isinstance(x_init, Tensor) or x_init.dtype != torch.int64:
             kind = x_init.dtype if isinstance(x_init, Tensor) else type(x_init).__name__
-            raise TypeError(f"x_init: expected an int64 tensor of tokens, the mask id {self.mask} where free; got {kind}")
+            raise TypeError(
+                f"x_init: expected an int64 tensor of tokens, the mask id {self.mask} where free; got {kind}"
+            )
         if x_init.shape not in ((self.length,), (n, self.length)):
             raise ValueError(
                 f"x_init: expected shape [{self.length}] or [{n}, {self.length}], got {list(x_init.shape)}"

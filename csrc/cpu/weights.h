@@ -1,0 +1,252 @@
+// Integer weights of runs of log-weights, for one SIMD level.
+//
+// Everything here has internal linkage: a function of this header compiled for AVX-512 must not replace its namesake of
+// the portable build at link time.
+#pragma once
+
+#include <cstdint>
+
+#include "core/selection.h"
+#include "cpu/status.h"
+
+#if defined(FG_LEVEL_avx512)
+// gcc 12 warns of the deliberately undefined operand inside its own intrinsics.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
+
+namespace fg::FG_LEVEL {
+namespace {
+
+// Adding this to a double below 2^51 in magnitude rounds it to the nearest integer, to be read in the low bits.
+constexpr double kRound = 0x1.8p52;
+
+struct BlockScan {
+  double max = -INFINITY; // largest log-weight that is not a weight of zero
+  bool valid = true;      // no NaN, +inf or finite value above 1e9
+};
+
+#if defined(FG_LEVEL_avx512)
+
+// Reads kWidth log-weights at a time and gives their weights in one or two registers of 8.
+template <typename Real> struct Reader;
+
+template <> struct Reader<float> {
+  static constexpr std::int64_t kWidth = 16;
+  static constexpr int kRegisters = 2;
+  using Vector = __m512;
+  __m512i exponent;
+
+  explicit Reader(std::int32_t e) : exponent(_mm512_set1_epi64(bits_of(kRound) + e)) {}
+
+  static Vector load(const float* x, std::int64_t n) {
+    if (n >= kWidth)
+      return _mm512_loadu_ps(x);
+    const __mmask16 some = static_cast<__mmask16>((1u << n) - 1);
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), some, x);
+  }
+  static Vector maximum(Vector a, Vector b) { return _mm512_max_ps(a, b); }
+  static Vector lowest() { return _mm512_set1_ps(-INFINITY); }
+  static bool valid(Vector x) {
+    return _mm512_cmp_ps_mask(x, _mm512_set1_ps(static_cast<float>(kMaxLogWeight)), _CMP_NLE_UQ) == 0;
+  }
+  static double reduce(Vector x) { return static_cast<double>(_mm512_reduce_max_ps(x)); }
+
+  static __m512i mantissa(__m512 f) { return _mm512_cvttps_epi32(exp2_fraction_float(f) * 0x1p24f); }
+
+  // A shift count of 64 or more gives zero, and -inf makes such a count of the difference of bits.
+  void weights(Vector x, __m512i (&w)[2]) const {
+    const __m512d c = _mm512_set1_pd(kLog2E), r = _mm512_set1_pd(kRound);
+    const __mmask16 alive = _mm512_cmp_ps_mask(x, _mm512_set1_ps(static_cast<float>(-kMaxLogWeight)), _CMP_GE_OQ);
+    const __m512d t0 = _mm512_mul_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(x)), c);
+    const __m512d t1 = _mm512_mul_pd(_mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)), c);
+    const __m512d k0 = _mm512_add_pd(t0, r), k1 = _mm512_add_pd(t1, r);
+    const __m256 f0 = _mm512_cvtpd_ps(_mm512_sub_pd(t0, _mm512_sub_pd(k0, r)));
+    const __m256 f1 = _mm512_cvtpd_ps(_mm512_sub_pd(t1, _mm512_sub_pd(k1, r)));
+    const __m512i m = _mm512_maskz_mov_epi32(alive, mantissa(_mm512_insertf32x8(_mm512_castps256_ps512(f0), f1, 1)));
+    const __m512i m0 = _mm512_slli_epi64(_mm512_cvtepu32_epi64(_mm512_castsi512_si256(m)), 26);
+    const __m512i m1 = _mm512_slli_epi64(_mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(m, 1)), 26);
+    w[0] = _mm512_srlv_epi64(m0, _mm512_sub_epi64(exponent, _mm512_castpd_si512(k0)));
+    w[1] = _mm512_srlv_epi64(m1, _mm512_sub_epi64(exponent, _mm512_castpd_si512(k1)));
+  }
+};
+
+template <> struct Reader<double> {
+  static constexpr std::int64_t kWidth = 8;
+  static constexpr int kRegisters = 1;
+  using Vector = __m512d;
+  __m512i exponent;
+
+  explicit Reader(std::int32_t e) : exponent(_mm512_set1_epi64(bits_of(kRound) + e + 3)) {}
+
+  static Vector load(const double* x, std::int64_t n) {
+    if (n >= kWidth)
+      return _mm512_loadu_pd(x);
+    const __mmask8 some = static_cast<__mmask8>((1u << n) - 1);
+    return _mm512_mask_loadu_pd(_mm512_set1_pd(-INFINITY), some, x);
+  }
+  static Vector maximum(Vector a, Vector b) { return _mm512_max_pd(a, b); }
+  static Vector lowest() { return _mm512_set1_pd(-INFINITY); }
+  static bool valid(Vector x) {
+    return _mm512_cmp_pd_mask(x, _mm512_set1_pd(kMaxLogWeight), _CMP_NLE_UQ) == 0;
+  }
+  static double reduce(Vector x) { return _mm512_reduce_max_pd(x); }
+
+  static __m512i mantissa(__m512d f) { return _mm512_cvttpd_epi64(exp2_fraction_double(f) * 0x1p53); }
+
+  void weights(Vector x, __m512i (&w)[1]) const {
+    const __m512d r = _mm512_set1_pd(kRound);
+    const __mmask8 alive = _mm512_cmp_pd_mask(x, _mm512_set1_pd(-kMaxLogWeight), _CMP_GE_OQ);
+    const __m512d t = _mm512_mul_pd(x, _mm512_set1_pd(kLog2E));
+    const __m512d k = _mm512_add_pd(t, r);
+    const __m512i m = _mm512_maskz_mov_epi64(alive, mantissa(_mm512_sub_pd(t, _mm512_sub_pd(k, r))));
+    w[0] = _mm512_srlv_epi64(m, _mm512_sub_epi64(exponent, _mm512_castpd_si512(k)));
+  }
+};
+
+template <typename Real> BlockScan scan_max(const Real* x, std::int64_t n) {
+  using R = Reader<Real>;
+  typename R::Vector top[2] = {R::lowest(), R::lowest()};
+  bool valid = true;
+  for (std::int64_t i = 0; i < n; i += 2 * R::kWidth) {
+    const auto a = R::load(x + i, n - i);
+    const auto b = n - i > R::kWidth ? R::load(x + i + R::kWidth, n - i - R::kWidth) : R::lowest();
+    valid &= R::valid(a) & R::valid(b);
+    top[0] = R::maximum(top[0], a);
+    top[1] = R::maximum(top[1], b);
+  }
+  return {R::reduce(R::maximum(top[0], top[1])), valid};
+}
+
+template <typename Real> void sum_weights(const Real* x, std::int64_t n, BlockWeight& block) {
+  using R = Reader<Real>;
+  const R reader(block.exponent);
+  __m512i sum = _mm512_setzero_si512(), squares = _mm512_setzero_si512();
+  for (std::int64_t i = 0; i < n; i += R::kWidth) {
+    __m512i w[R::kRegisters];
+    reader.weights(R::load(x + i, n - i), w);
+    for (const __m512i v : w) {
+      const __m512i high = _mm512_srli_epi64(v, kSquareDrop);
+      sum = _mm512_add_epi64(sum, v);
+      squares = _mm512_add_epi64(squares, _mm512_mul_epu32(high, high));
+    }
+  }
+  block.sum = _mm512_reduce_add_epi64(sum);
+  block.squares = _mm512_reduce_add_epi64(squares);
+}
+
+// Sums within 8 lanes from the first on.
+inline __m512i prefix8(__m512i v) {
+  const __m512i zero = _mm512_setzero_si512();
+  v = _mm512_add_epi64(v, _mm512_alignr_epi64(v, zero, 7));
+  v = _mm512_add_epi64(v, _mm512_alignr_epi64(v, zero, 6));
+  return _mm512_add_epi64(v, _mm512_alignr_epi64(v, zero, 4));
+}
+
+#else
+
+inline std::int64_t weight(float x, std::int64_t exponent_bits) {
+  const bool alive = x >= static_cast<float>(-kMaxLogWeight);
+  const double t = static_cast<double>(alive ? x : 0.0f) * kLog2E;
+  const double k = t + kRound;
+  const std::int32_t m =
+      static_cast<std::int32_t>(exp2_fraction(static_cast<float>(t - (k - kRound))) * 0x1p24f);
+  const std::int64_t drop = exponent_bits - bits_of(k);
+  return static_cast<std::int64_t>((static_cast<std::uint64_t>(alive ? m : 0) << 26) >>
+                                   (drop < 63 ? drop : 63));
+}
+
+inline std::int64_t weight(double x, std::int64_t exponent_bits) {
+  const bool alive = x >= -kMaxLogWeight;
+  const double t = (alive ? x : 0.0) * kLog2E;
+  const double k = t + kRound;
+  const std::int64_t m = static_cast<std::int64_t>(exp2_fraction(t - (k - kRound)) * 0x1p53);
+  const std::int64_t drop = exponent_bits + 3 - bits_of(k);
+  return static_cast<std::int64_t>(static_cast<std::uint64_t>(alive ? m : 0) >> (drop < 63 ? drop : 63));
+}
+
+template <typename Real> BlockScan scan_max(const Real* x, std::int64_t n) {
+  Real top = -INFINITY;
+  int invalid = 0;
+#pragma omp simd reduction(max : top) reduction(| : invalid)
+  for (std::int64_t i = 0; i < n; ++i) {
+    top = x[i] > top ? x[i] : top;
+    invalid |= !(x[i] <= static_cast<Real>(kMaxLogWeight));
+  }
+  return {static_cast<double>(top), invalid == 0};
+}
+
+template <typename Real> void sum_weights(const Real* x, std::int64_t n, BlockWeight& block) {
+  const std::int64_t e = bits_of(kRound) + block.exponent;
+  std::int64_t sum = 0, squares = 0;
+#pragma omp simd reduction(+ : sum, squares)
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::int64_t w = weight(x[i], e);
+    const std::uint64_t high = static_cast<std::uint32_t>(w >> kSquareDrop);
+    sum += w;
+    squares += static_cast<std::int64_t>(high * high);
+  }
+  block.sum = sum;
+  block.squares = squares;
+}
+
+#endif
+
+// Fills `block` from its log-weights; false where one of them is refused.
+template <typename Real> bool weigh_block(const Real* x, std::int64_t n, BlockWeight& block, double& max) {
+  const BlockScan scan = scan_max(x, n);
+  block = BlockWeight{};
+  max = scan.max;
+  if (scan.valid && scan.max >= -kMaxLogWeight) {
+    block.exponent = block_exponent(scan.max);
+    sum_weights(x, n, block);
+  }
+  return scan.valid;
+}
+
+// Cumulative weights of consecutive items on the scale of their row: base + shift(prefix within the block, by).
+struct Cumulator {
+  std::int32_t exponent; // of the block
+  std::int64_t by;
+  std::int64_t base;
+  std::int64_t prefix = 0;
+
+  template <typename Real> void run(const Real* x, std::int64_t n, std::int64_t* points) {
+#if defined(FG_LEVEL_avx512)
+    using R = Reader<Real>;
+    const R reader(exponent);
+    const __m512i last = _mm512_set1_epi64(7), origin = _mm512_set1_epi64(base);
+    const __m128i left = _mm_cvtsi64_si128(by > 0 ? by : 0), right = _mm_cvtsi64_si128(by < -63 ? 63 : by < 0 ? -by : 0);
+    __m512i carry = _mm512_set1_epi64(prefix);
+    for (std::int64_t i = 0; i < n; i += R::kWidth) {
+      __m512i w[R::kRegisters];
+      reader.weights(R::load(x + i, n - i), w);
+      for (int r = 0; r < R::kRegisters; ++r) {
+        const __m512i sums = _mm512_add_epi64(prefix8(w[r]), carry);
+        carry = _mm512_permutexvar_epi64(last, sums);
+        const __m512i c = _mm512_add_epi64(origin, _mm512_srl_epi64(_mm512_sll_epi64(sums, left), right));
+        const std::int64_t at = i + 8 * r;
+        if (at + 8 <= n)
+          _mm512_storeu_si512(points + at, c);
+        else if (at < n)
+          _mm512_mask_storeu_epi64(points + at, static_cast<__mmask8>((1u << (n - at)) - 1), c);
+      }
+    }
+    prefix = _mm_cvtsi128_si64(_mm512_castsi512_si128(carry));
+#else
+    const std::int64_t e = bits_of(kRound) + exponent;
+    for (std::int64_t i = 0; i < n; ++i)
+      points[i] = weight(x[i], e);
+    const int left = by > 0 ? static_cast<int>(by) : 0, right = by < -63 ? 63 : by < 0 ? static_cast<int>(-by) : 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      prefix += points[i];
+      points[i] = base + (prefix << left >> right);
+    }
+#endif
+  }
+};
+
+} // namespace
+} // namespace fg::FG_LEVEL

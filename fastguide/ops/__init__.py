@@ -1,0 +1,9 @@
+"""The operations that samplers are made of; each takes and returns torch tensors and knows nothing of diffusion."""
+
+from fastguide.ops.masked_mode import masked_mode
+from fastguide.ops.masked_step import masked_step
+from fastguide.ops.move import move
+from fastguide.ops.select import Selection, select
+from fastguide.ops.unique import Unique, unique
+
+__all__ = ["Selection", "Unique", "masked_mode", "masked_step", "move", "select", "unique"]
