@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Role = Literal["reward", "held-out", "model", "information"]
+Role = Literal["reward", "part", "held-out", "model", "information"]
 
 
 class Estimate(NamedTuple):
@@ -51,8 +51,8 @@ class Score:
 
     Attributes:
         name: as shown.
-        role: ``reward`` was optimised, ``held-out`` was not seen by the run, ``model`` is the generating model's own,
-            ``information`` is shown and never judged.
+        role: ``reward`` was optimised, ``part`` is a term of it, ``held-out`` was not seen by the run, ``model`` is the
+            generating model's own, ``information`` is shown and never judged.
         better: ``higher``, ``lower``, or None.
         guided: ``[n]`` values of the guided samples.
         weights: ``[n]`` of the guided samples, None for equal ones.

@@ -16,6 +16,7 @@ from fastguide.report.page import card, cards, figure, pairs, section, table
 GUIDED, UNGUIDED, NATIVE = ("guided", "guided"), ("unguided", "unguided"), ("native", "native")
 ROLES = {
     "reward": "optimised",
+    "part": "part of the reward",
     "held-out": "held out",
     "model": "generating model",
     "information": "for information",
