@@ -133,7 +133,8 @@ class Predictor:
         computed before the states propose.
         """
         count = len(frontier.tokens)
-        estimates, parts = [], []
+        estimates: list[Tensor] = []
+        parts: list[Prediction] = []
         fits = count * self._row_bytes <= self._limit
         if clean is None and not fits:
             return None

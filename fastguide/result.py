@@ -66,6 +66,7 @@ class Result:
         lengths: ``[G]`` int64 or None: positions of each group, the rest of a row is padding.
         problems: per group, which (condition, reward, length) it had; groups of one problem are replicates.
         seconds: wall time of the run.
+        decode: per group, what turned its clean rows into what the reward saw.
     """
 
     samples: Tensor
@@ -79,7 +80,7 @@ class Result:
     lengths: Tensor | None
     problems: tuple[int, ...]
     seconds: float
-    decode: tuple[Callable[[Tensor], Any] | None, ...] = field(repr=False)
+    decode: tuple[Callable[[Tensor], Any], ...] = field(repr=False)
     _replay: Callable[[int, int], Tensor] = field(repr=False)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,10 +62,11 @@ def sample(
         particles: N per group.
         groups: G independent groups. Without ``condition`` they are replicates: their normalisers give a standard error.
         condition: one prompt, backbone, … a group, handed to ``denoiser.init``.
-        lengths: positions of each group; the rest of a row is padding, never drawn, scored or compared.
+        lengths: positions of each group (the denoiser's ``length_of`` where it says so); the rest of a row is padding, never
+            drawn, scored or compared.
         x_init: int64 ``[L]``, ``[N, L]`` or ``[G·N, L]`` tokens to start from; those that are not the mask stay.
         bias: float32 ``[V]`` or ``[L, V]``, added to the logits of every draw; −inf forbids a token.
-        decode: what turns clean rows ``[n, L]`` into what the reward sees (``denoiser.decode`` where it has one).
+        decode: what turns clean rows ``[n, L]`` into what the reward sees; the denoiser's ``decode`` where None.
         seed: an int, expanded into one seed a group, or one int a group, taken as it is.
         memory: bytes to keep predictions in, a text such as ``"2GB"``, or `fastguide.Memory` settings.
         progress: True, False, or a callable that takes a `fastguide.progress.Status`.
@@ -102,7 +104,7 @@ class _Problem:
 
     condition: Any
     reward: RewardCalls
-    decode: Callable[[Tensor], Any] | None
+    decode: Callable[[Tensor], Any]
     length: int
 
 
@@ -140,14 +142,14 @@ class _Run:
         self.steering = Steering(guidance, particles=particles, groups=groups, seed=seed, device=device)
         self.process, self.value, self.memory, self.device = process, value, memory, device
         self.denoiser = wrap_denoiser(denoiser)
-        length = getattr(self.denoiser, "length", None)
-        if condition is None and isinstance(length, int) and length != process.length:
-            raise ValueError(f"process: length {process.length}, but the denoiser has {length} positions")
+        if condition is not None and not isinstance(condition, (list, tuple)):
+            raise TypeError(f"condition: expected a list with one for each of the {groups} groups")
+        conditions = _per_group("condition", condition, groups)
         self.bias = self._check_bias(bias)
-        self.lengths = self._check_lengths(lengths, groups)
+        self.lengths = self._check_lengths(lengths, conditions)
         call_rows = memory.call_rows or min(DEFAULT_CALL_ROWS, particles * guidance.branch)
         self.predictor = Predictor(self.denoiser, process.length, process.vocab, memory, call_rows, device)
-        self.problems, self.problem_of = self._gather(reward, decode, condition, groups, call_rows)
+        self.problems, self.problem_of = self._gather(reward, decode, conditions, call_rows)
         self.problem = torch.tensor(self.problem_of, device=device).repeat_interleave(particles)
         self.x = process.prior(groups * particles, self._expand_init(x_init, groups, particles), device)
 
@@ -160,13 +162,17 @@ class _Run:
             raise ValueError(f"bias: expected a tensor of shape {list(shapes[0])} or {list(shapes[1])}, got {got}")
         return bias.to(self.device, torch.float32)
 
-    def _check_lengths(self, lengths: Sequence[int] | None, groups: int) -> Tensor | None:
+    def _check_lengths(self, lengths: Sequence[int] | None, conditions: list[Any]) -> Tensor | None:
+        groups, longest = len(conditions), self.process.length
         if lengths is None:
-            return None
+            known = [self.denoiser.length_of(c) for c in conditions]
+            lengths = [longest if length is None else length for length in known]
+            if max(lengths) != longest:
+                raise ValueError(f"process: length {longest}, but the denoiser has {max(lengths)} positions")
         checked = torch.as_tensor(lengths, dtype=torch.int64, device=self.device)
-        if checked.shape != (groups,) or int(checked.min()) < 1 or int(checked.max()) > self.process.length:
-            raise ValueError(f"lengths: expected {groups} numbers in 1..{self.process.length}, got {list(lengths)}")
-        return checked
+        if checked.shape != (groups,) or int(checked.min()) < 1 or int(checked.max()) > longest:
+            raise ValueError(f"lengths: expected {groups} numbers in 1..{longest}, got {list(lengths)}")
+        return None if bool((checked == longest).all()) else checked
 
     def _expand_init(self, x_init: Tensor | None, groups: int, particles: int) -> Tensor | None:
         if isinstance(x_init, Tensor) and x_init.ndim == 2 and len(x_init) == particles and groups > 1:
@@ -174,25 +180,23 @@ class _Run:
         return x_init
 
     def _gather(
-        self, reward: Any, decode: Any, condition: Any, groups: int, call_rows: int
+        self, reward: Any, decode: Any, conditions: list[Any], call_rows: int
     ) -> tuple[list[_Problem], tuple[int, ...]]:
-        if decode is None:
-            decode = getattr(self.denoiser, "decode", None) if condition is None else None
-        if condition is not None and not isinstance(condition, (list, tuple)):
-            raise TypeError(f"condition: expected a list with one for each of the {groups} groups")
-        conditions = _per_group("condition", condition, groups)
+        groups, memory = len(conditions), self.memory
         rewards, decodes = _per_group("reward", reward, groups), _per_group("decode", decode, groups)
         lengths = [self.process.length] * groups if self.lengths is None else self.lengths.tolist()
-        settings = {"ragged": self.memory.ragged, "merge": self.memory.merge, "remember": self.memory.remember}
-        seen: dict[tuple[int, ...], int] = {}
-        problems = []
+        numbers: dict[tuple[int, ...], int] = {}
+        problems: list[_Problem] = []
+        problem_of = []
         for c, r, d, length in zip(conditions, rewards, decodes, lengths, strict=True):
             key = (id(c), id(r), id(d), length)
-            if key not in seen:
-                seen[key] = len(problems)
-                problems.append(_Problem(c, RewardCalls(wrap_reward(r), d, call_rows, **settings), d, length))
-        keys = [(id(c), id(r), id(d), n) for c, r, d, n in zip(conditions, rewards, decodes, lengths, strict=True)]
-        return problems, tuple(seen[key] for key in keys)
+            if key not in numbers:
+                numbers[key] = len(problems)
+                seen = d or partial(self.denoiser.decode, condition=c)
+                calls = RewardCalls(wrap_reward(r), seen, call_rows, memory.ragged, memory.merge, memory.remember)
+                problems.append(_Problem(c, calls, seen, length))
+            problem_of.append(numbers[key])
+        return problems, tuple(problem_of)
 
     def _rewards(self, x0: Tensor, problem: Tensor) -> Tensor:
         if len(self.problems) == 1:

@@ -16,7 +16,14 @@ def test_an_own_loop_gives_what_sample_gives(guidance):
     oracle = TabularMasked()
     groups, particles = 2, 16
     result = fg.sample(
-        oracle.process, oracle.denoiser, oracle.reward, guidance, particles=particles, groups=groups, seed=4, progress=False
+        oracle.process,
+        oracle.denoiser,
+        oracle.reward,
+        guidance,
+        particles=particles,
+        groups=groups,
+        seed=4,
+        progress=False,
     )
 
     s = fg.Steering(guidance, particles=particles, groups=groups, seed=4)

@@ -65,6 +65,14 @@ class Denoiser:
         """Return integer rows ``[n, K]`` that identify what ``__call__`` would compute: equal keys, equal predictions."""
         return x
 
+    def length_of(self, condition: Any = None) -> int | None:
+        """Return the number of positions of a state under ``condition``; None where the process alone decides."""
+        return None
+
+    def decode(self, x0: Tensor, condition: Any = None) -> Any:
+        """Turn clean states ``[n, L]`` into what a reward sees, where the caller of `fastguide.sample` says nothing else."""
+        return x0
+
 
 class _Wrapped(Denoiser):
     def __init__(self, fn: Callable[..., Any], batch_invariant: bool) -> None:

@@ -49,7 +49,9 @@ def check_bias(bias: Tensor | None, logits: Tensor) -> Tensor | None:
         raise TypeError(f"bias: expected a floating-point tensor, got {bias.dtype}")
     if bias.shape != logits.shape[2:] and bias.shape != logits.shape[1:]:
         length, vocab = logits.shape[1:]
-        raise ValueError(f"bias: expected shape [V] = [{vocab}] or [L, V] = [{length}, {vocab}], got {list(bias.shape)}")
+        raise ValueError(
+            f"bias: expected shape [V] = [{vocab}] or [L, V] = [{length}, {vocab}], got {list(bias.shape)}"
+        )
     _check_device("bias", bias, logits)
     return bias.to(torch.float32).contiguous()
 
@@ -124,7 +126,9 @@ def raise_status(
                 f"slots[{index - particles}] is {number}; with branch = {branch} the slots of children pass 32 bits"
             )
         u, at = divmod(index - 2 * particles, length)
-        raise ValueError(f"tokens[{u}, {at}] is {int(tokens[u, at])}; expected 0 to {vocab - 1}, or {vocab} for the mask")
+        raise ValueError(
+            f"tokens[{u}, {at}] is {int(tokens[u, at])}; expected 0 to {vocab - 1}, or {vocab} for the mask"
+        )
     child, at = divmod(index, length)
     p, m = divmod(child, branch)
     u = p if ancestors is None else int(ancestors[p])

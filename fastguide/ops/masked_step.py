@@ -86,7 +86,17 @@ def masked_step(
     if config.choose_backend(tokens.device, backend) == "cpu":
         children = tokens.new_empty((particles, branch, tokens.shape[1]))
         code, index = _native.masked_step(
-            tokens, logits, children, reveal_probability, inverse_temperature, bias, ancestors, seed, step, slots, lengths
+            tokens,
+            logits,
+            children,
+            reveal_probability,
+            inverse_temperature,
+            bias,
+            ancestors,
+            seed,
+            step,
+            slots,
+            lengths,
         )
     else:
         children, code, index = reference.masked_step(

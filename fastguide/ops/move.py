@@ -68,7 +68,11 @@ def _check(sources: list[Tensor], ancestors: Tensor) -> tuple[Tensor, int]:
     groups = ancestors.shape[0]
     for i, tensor in enumerate(sources):
         if tensor.dim() == 0 or groups == 0 or tensor.shape[0] % groups or tensor.shape[0] != sources[0].shape[0]:
-            count = f"{sources[0].shape[0]} rows as tensors[0] has" if i else f"a multiple of {groups} rows, one part a group"
+            count = (
+                f"{sources[0].shape[0]} rows as tensors[0] has"
+                if i
+                else f"a multiple of {groups} rows, one part a group"
+            )
             raise ValueError(f"tensors[{i}]: expected {count}, got shape {list(tensor.shape)}")
         if tensor.device != ancestors.device:
             raise ValueError(f"tensors[{i}]: on {tensor.device}, but ancestors are on {ancestors.device}")

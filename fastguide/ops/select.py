@@ -75,7 +75,9 @@ def select(
     _checks.float_tensor("log_weights", log_weights)
     shape = log_weights.shape
     if not 1 <= len(shape) <= 3 or 0 in shape:
-        raise ValueError(f"log_weights: expected [M], [G, M] or [G, P, M] with at least one of each, got {tuple(shape)}")
+        raise ValueError(
+            f"log_weights: expected [M], [G, M] or [G, P, M] with at least one of each, got {tuple(shape)}"
+        )
     m = shape[-1]
     k = m if k is None else _checks.count("k", k)
     if rule not in _RULE_CODES:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,7 +78,7 @@ class MaskedProcess:
         return (*steps, 1.0)
 
     def prior(self, n: int, x_init: Tensor | None = None, device: torch.device | str = "cpu") -> Tensor:
-        """Return ``[n, L]`` int64 states at t = 1: masks, but for the tokens that ``x_init`` (``[L]`` or ``[n, L]``) reveals."""
+        """Return ``[n, L]`` int64 states at t = 1: masks, except where ``x_init`` (``[L]`` or ``[n, L]``) has tokens."""
         if x_init is None:
             return torch.full((n, self.length), self.mask, dtype=torch.int64, device=device)
         if not isinstance(x_init, Tensor) or x_init.dtype != torch.int64:
@@ -123,6 +122,13 @@ class MaskedProcess:
             lengths=lengths,
         )
 
-    def mode(self, tokens: Tensor, logits: Tensor, *, bias: Tensor | None = None, lengths: Any = None) -> Tensor:
-        """Return the most probable clean sample ``[U, L]`` of each state, position by position."""
-        return ops.masked_mode(tokens, logits, bias=bias, lengths=lengths)
+    def mode(
+        self, tokens: Tensor, logits: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Return the most probable clean sample ``[U, L]`` of each state, position by position.
+
+        ``lengths`` ``[U]`` is the length of each state; what lies beyond stays as it is.
+        """
+        if lengths is None:
+            return ops.masked_mode(tokens, logits, bias=bias)
+        return ops.masked_mode(tokens, logits, bias=bias, seed=torch.zeros_like(lengths), lengths=lengths)

@@ -23,7 +23,7 @@ class RewardCalls:
 
     Args:
         reward: the reward.
-        decode: what turns token rows ``[n, L]`` into what the reward sees, or None.
+        decode: what turns token rows ``[n, L]`` into what the reward sees.
         call_rows: fixed number of rows of each call to a reward that is not batch invariant.
         ragged: call with as many rows as there are.
         merge: evaluate equal samples of one call once (only for deterministic rewards).
@@ -35,7 +35,7 @@ class RewardCalls:
     """
 
     reward: Reward
-    decode: Callable[[Tensor], Any] | None
+    decode: Callable[[Tensor], Any]
     call_rows: int
     ragged: bool = False
     merge: bool = True
@@ -81,9 +81,10 @@ class RewardCalls:
     def _call(self, rows: Tensor, real: int) -> Tensor:
         name = self.reward.name
         samples: Any = rows
+        values: Any
         try:
             with torch.no_grad():
-                samples = rows if self.decode is None else self.decode(rows)
+                samples = self.decode(rows)
                 if self.reward.device is not None and isinstance(samples, Tensor):
                     samples = samples.to(self.reward.device)
                 values = self.reward(samples)

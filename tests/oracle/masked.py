@@ -39,10 +39,10 @@ class TabularMasked:
         rows = []
         for position in range(self.length):
             seen = tuple(
-                slice(None) if token == self.vocab or l == position else token for l, token in enumerate(state)
+                slice(None) if token == self.vocab or i == position else token for i, token in enumerate(state)
             )
             left = self.log_joint[seen]
-            axis = sum(1 for l in range(position) if state[l] == self.vocab)
+            axis = sum(1 for token in state[:position] if token == self.vocab)
             others = tuple(d for d in range(left.ndim) if d != axis)
             row = left.logsumexp(dim=others) if others else left
             rows.append(row - row.logsumexp(0))
@@ -73,8 +73,8 @@ class TabularMasked:
                     [(token, 1.0)]
                     if token != self.vocab
                     else [(self.vocab, 1.0 - reveal)]
-                    + [(v, reveal * float(draws[i, l, v])) for v in range(self.vocab)]
-                    for l, token in enumerate(state)
+                    + [(v, reveal * float(draws[i, at, v])) for v in range(self.vocab)]
+                    for at, token in enumerate(state)
                 ]
                 for choice in itertools.product(*options):
                     weight = math.prod(w for _, w in choice)

@@ -126,5 +126,5 @@ def test_wrong_settings_are_refused():
 
 def test_the_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BackendUnavailable, match="pip install --no-deps alphapredict==1.3.0"):
+    with pytest.raises(BackendUnavailable, match=r"pip install --no-deps alphapredict==1\.3\.0"):
         PLDDT()

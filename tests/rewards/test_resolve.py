@@ -110,7 +110,7 @@ def test_faults_of_a_file_are_told_in_one_line(own_file, tmp_path, monkeypatch):
         resolve(f"{own_file}:scor")
     with pytest.raises(ValueError, match="has no function 'limit'"):
         resolve(f"{own_file}:limit")
-    with pytest.raises(ValueError, match="Thing in .* is a class"):
+    with pytest.raises(ValueError, match=r"Thing in .* is a class"):
         resolve(f"{own_file}:Thing")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "raises.py").write_text("import torch\n\n1 / 0\n")

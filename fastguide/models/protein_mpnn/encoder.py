@@ -40,7 +40,7 @@ def encode(weights: Weights, structure: Structure) -> Encoding:
     """Encode a backbone."""
     parameters = weights.parameters
     neighbours, edges = graph(weights, structure.coordinates, structure.residue_index, structure.chain)
-    edges = affine(parameters, "W_e")(edges.flatten(0, 1)).view(*neighbours.shape, -1)
+    edges = affine(parameters, "W_e").block(edges)
     known = complete(structure.coordinates)
     mask = known.float()
     present = (mask[:, None] * mask[neighbours]).unsqueeze(2)
@@ -55,8 +55,7 @@ def encode(weights: Weights, structure: Structure) -> Encoding:
         shifted = nodes + last.bias * (present.sum(1) / SCALE)
         nodes = update(shifted, message.sum(1)) * mask[:, None]
         message = _message(parameters, name, ("W11", "W12"), nodes, edges, neighbours)
-        change = affine(parameters, f"{name}.W13")(message.flatten(0, 1))
-        edges = norm(parameters, f"{name}.norm3")(edges + change.view_as(edges))
+        edges = norm(parameters, f"{name}.norm3")(edges + affine(parameters, f"{name}.W13").block(message))
     return Encoding(nodes, edges, neighbours, known)
 
 
@@ -65,7 +64,7 @@ def _message(
 ) -> Tensor:
     first, second = (affine(parameters, f"{layer}.{name}") for name in names)
     here, pair, there = torch.split(first.weight, nodes.shape[1], dim=1)
-    hidden = Affine(pair, first.bias)(edges.flatten(0, 1)).view_as(edges)
+    hidden = Affine(pair, first.bias).block(edges)
     hidden += Affine(here, None)(nodes)[:, None]
     hidden += Affine(there, None)(nodes)[neighbours]
-    return gelu_(second(gelu_(hidden).flatten(0, 1))).view_as(edges)
+    return gelu_(second.block(gelu_(hidden)))

@@ -50,8 +50,8 @@ def graph(weights: Weights, coordinates: Tensor, residue_index: Tensor, chain: T
     gaps = atoms[:, here].unsqueeze(1) - atoms[:, there][neighbours]
     distances = torch.cat([distance.unsqueeze(2), (gaps.square().sum(-1) + 1e-6).sqrt()], dim=2)
     features = torch.cat([_position(weights, residue_index, chain, neighbours), _radial(distances)], dim=2)
-    embedded = affine(weights.parameters, "features.edge_embedding")(features.flatten(0, 1))
-    return neighbours, norm(weights.parameters, "features.norm_edges")(embedded).view(*neighbours.shape, -1)
+    embedded = affine(weights.parameters, "features.edge_embedding").block(features)
+    return neighbours, norm(weights.parameters, "features.norm_edges")(embedded)
 
 
 def _nearest(ca: Tensor, mask: Tensor, num_edges: int) -> tuple[Tensor, Tensor]:

@@ -221,11 +221,18 @@ class ProteinMPNN(Denoiser):
                     out[block[:, None], layout.slot] -= log_p.view(ranks.shape)
         return out / orders
 
-    def decode(self, x: Tensor, condition: Design | None = None) -> Tensor:
-        """Return the residues of the designed chains, ``[n, R_out]`` int64, for variables ``x`` ``[n, L]``."""
+    def length_of(self, condition: Design | None = None) -> int:
+        """Return the number of variables of a design; it is registered, so that states made later are wide enough."""
+        return self._layouts[self._index(condition)].length
+
+    def decode(self, x0: Tensor, condition: Design | None = None) -> Tensor:
+        """Return the residues of the designed chains, ``[n, R_out]`` int64, for variables ``x0`` ``[n, L]``.
+
+        States that are padded to the longest design of a batch are taken as they are.
+        """
         layout = self._layouts[self._index(condition)]
-        _check_tokens("x", x, self.length)
-        return layout.expand(x)
+        _check_tokens("x0", x0, layout.length if x0.ndim == 2 and x0.shape[1] == layout.length else self.length)
+        return layout.expand(x0)
 
     def sequences(self, x: Tensor, condition: Design | None = None) -> list[str]:
         """Return what `decode` gives as letters, a slash between chains, X where ``x`` is masked."""

@@ -13,7 +13,7 @@ import fastguide
 from tests.models.protein_mpnn.peer import ALPHABET, Peer
 
 DATA = Path(__file__).parents[2] / "data"
-NAMES = "ALA CYS ASP GLU PHE GLY HIS ILE LYS LEU MET ASN PRO GLN ARG SER THR VAL TRP TYR".split()
+NAMES = "ALACYSASPGLUPHEGLYHISILELYSLEUMETASNPROGLNARGSERTHRVALTRPTYR"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +41,11 @@ class Design:
 def read_chain_a(path: Path) -> Structure:
     """The first alternative of each residue of chain A."""
     residues: dict[str, tuple[int, dict[str, list[float]]]] = {}
-    text = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with text as lines:
-        for line in lines:
-            if line.startswith("ATOM") and line[21] == "A" and line[16] in " A":
-                found = residues.setdefault(line[22:27], (NAMES.index(line[17:20]), {}))
-                found[1].setdefault(line[12:16].strip(), [float(line[i : i + 8]) for i in (30, 38, 46)])
+    content = path.read_bytes()
+    for line in (gzip.decompress(content) if path.suffix == ".gz" else content).decode().splitlines():
+        if line.startswith("ATOM") and line[21] == "A" and line[16] in " A":
+            found = residues.setdefault(line[22:27], (NAMES.index(line[17:20]) // 3, {}))
+            found[1].setdefault(line[12:16].strip(), [float(line[i : i + 8]) for i in (30, 38, 46)])
     size = len(residues)
     return Structure(
         name=path.name.split(".")[0],

