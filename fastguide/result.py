@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -156,6 +157,21 @@ class Result:
             raise ValueError(f"i: expected 0 <= i < {len(self.samples)}, got {i}")
         group, particle = divmod(i, self.particles)
         return self._cut(self._replay(group, particle), group)
+
+    def report(
+        self, path: str | Path, *, unguided: Result | None = None, title: str = "Guided run", reward: str = "reward"
+    ) -> Path:
+        """Write the run as one self-contained HTML file and return its path.
+
+        Args:
+            path: of the file; it is replaced if it exists.
+            unguided: the same process without guidance, drawn beside it.
+            title: heading.
+            reward: name of the reward.
+        """
+        from fastguide.report import result_report
+
+        return result_report(self, path, unguided=unguided, title=title, reward=reward)
 
     def __repr__(self) -> str:
         finite = self.rewards[self.log_weights > -torch.inf]
