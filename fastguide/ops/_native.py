@@ -216,7 +216,7 @@ def reweight_select(
     return _cpu.reweight_select(
         *map(_address, inputs),
         0 if running is None else running.element_size(),
-        log_weights.dtype is float64,
+        log_weights.dtype is torch.float64,
         shape[0] if len(shape) > 1 else 1,
         shape[-1],
         _address(betas),
