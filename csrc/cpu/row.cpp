@@ -23,7 +23,7 @@ bool takes_best(Rule rule) {
 // The arrays that follow Shared in a row's workspace.
 struct Layout {
   std::int64_t blocks;
-  std::int64_t at_blocks, at_surplus, at_bounds, at_histogram, at_targets, at_best, bytes;
+  std::int64_t at_blocks, at_prefixes, at_surplus, at_bounds, at_histogram, at_targets, at_best, bytes;
 
   Layout(std::int64_t items, std::int64_t draws, Rule rule, bool slots, int team)
       : blocks((items + kBlock - 1) / kBlock) {
@@ -34,6 +34,7 @@ struct Layout {
       return at;
     };
     at_blocks = take(blocks, sizeof(Block));
+    at_prefixes = take(blocks == 1 ? items : 0, sizeof(std::int64_t));
     at_surplus = take(slots ? items + kPadding : 0, sizeof(std::int32_t));
     const bool draw_independently = independent(rule);
     at_bounds = take(draw_independently ? blocks + 1 : 0, sizeof(std::int64_t));
@@ -62,6 +63,10 @@ template <typename Real> struct Work {
 
   template <typename T> T* array(std::int64_t at) const { return reinterpret_cast<T*>(memory + at); }
   const Real* items_of(std::int64_t b) const { return x + b * kBlock; }
+  // Cumulative weights of a row of one block, kept from weighing; null for larger rows, which compute them again.
+  std::int64_t* prefixes() const {
+    return layout.blocks == 1 ? array<std::int64_t>(layout.at_prefixes) : nullptr;
+  }
   std::int64_t size_of(std::int64_t b) const {
     return b + 1 < layout.blocks ? kBlock : row.items - b * kBlock;
   }
@@ -83,7 +88,15 @@ template <typename Real> void find_largest(const Work<Real>& work) {
     top = work.blocks[b].max > work.blocks[top].max ? b : top;
   const Real max = static_cast<Real>(work.blocks[top].max);
   const Real* x = work.items_of(top);
+  constexpr std::int64_t kStride = 64; // compared without a branch each
   std::int64_t i = 0;
+  for (; i + kStride < work.size_of(top); i += kStride) {
+    int found = 0;
+    for (std::int64_t j = 0; j < kStride; ++j)
+      found |= x[i + j] == max;
+    if (found)
+      break;
+  }
   while (x[i] != max)
     ++i;
   work.shared.largest = top * kBlock + i;
@@ -112,7 +125,8 @@ template <typename Real> void weigh(const Work<Real>& work) {
   for (std::int64_t b = work.team.first(n); b < work.team.last(n); ++b) {
     Block& block = work.blocks[b];
     const Real* x = work.items_of(b);
-    block.invalid = weigh_block(x, work.size_of(b), block.weight, block.max) ? -1 : first_invalid(x, work.size_of(b));
+    const bool valid = weigh_block(x, work.size_of(b), block.weight, block.max, work.prefixes());
+    block.invalid = valid ? -1 : first_invalid(x, work.size_of(b));
   }
   work.team.sync();
   if (work.team.id == 0)
@@ -146,16 +160,25 @@ template <typename Real, typename Visit> void each_tile(const Work<Real>& work, 
   const std::int64_t n = work.size_of(b);
   const std::int64_t largest = s.largest - b * kBlock;
   const bool empty = block.weight.sum == 0;
-  Cumulator points{block.weight.exponent, empty ? -63 : block_shift(s.fold, block.weight), block.base};
+  const Shift to_row(empty ? -63 : block_shift(s.fold, block.weight));
+  const std::int64_t* kept = work.prefixes();
+  std::int64_t base = block.base, prefix = 0;
   alignas(64) std::int64_t tile[kTile];
   for (std::int64_t i = 0; i < n;) {
     if (i == largest)
-      points.base += s.rho;
+      base += s.rho;
     std::int64_t end = i + kTile < n ? i + kTile : n;
     if (i < largest && largest < end)
       end = largest;
-    points.run(work.items_of(b) + i, end - i, tile);
-    visit(i, end - i, tile);
+    const std::int64_t count = end - i;
+    const std::int64_t* prefixes = tile;
+    if (kept != nullptr)
+      prefixes = kept + i;
+    else
+      prefix = cumulate(work.items_of(b) + i, count, block.weight.exponent, prefix, tile);
+    for (std::int64_t j = 0; j < count; ++j)
+      tile[j] = base + to_row(prefixes[j]);
+    visit(i, count, tile);
     i = end;
   }
 }

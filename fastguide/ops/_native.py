@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, float64
+from torch import Size, Tensor, float64
 
 from fastguide import config
 from fastguide.errors import BackendUnavailable
@@ -37,6 +37,16 @@ def move(sources: Sequence[Tensor], targets: Sequence[Tensor], ancestors: Tensor
     )
 
 
+def rows_of(shape: Size) -> tuple[int, int, int]:
+    """Return groups, parents and items of ``[M]``, ``[G, M]`` or ``[G, P, M]``."""
+    if len(shape) == 1:
+        return 1, 1, shape[0]
+    if len(shape) == 2:
+        return shape[0], 1, shape[1]
+    groups, parents, items = shape
+    return groups, parents, items
+
+
 def select(
     log_weights: Tensor,
     k: int,
@@ -50,15 +60,15 @@ def select(
     ess: Tensor,
 ) -> tuple[int, int]:
     """Select in each row of contiguous ``[M]``, ``[G, M]`` or ``[G, P, M]``; see ``csrc/cpu/select.h``."""
-    shape = log_weights.shape
+    groups, parents, items = rows_of(log_weights.shape)
     if seeds is not None:
         seeds = seeds.contiguous()
     return _cpu.select(
         log_weights.data_ptr(),
         log_weights.dtype is float64,
-        shape[0] if len(shape) > 1 else 1,
-        shape[1] if len(shape) > 2 else 1,
-        shape[-1],
+        groups,
+        parents,
+        items,
         k,
         rule,
         slots,
