@@ -91,6 +91,8 @@ Status each_row(std::int64_t rows, std::int64_t items, std::int64_t draws, Rule 
           const Status status = visit(team, r, draws, memory.data);
           if (team.id == 0)
             note(status);
+          if (r + 1 < rows)
+            team.sync();
         }
       }
     }
