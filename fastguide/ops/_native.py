@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from fastguide import config
 from fastguide.errors import BackendUnavailable
@@ -151,6 +151,16 @@ def unique(
     )
 
 
+def rows_of(shape: Size) -> tuple[int, int, int]:
+    """Return groups, parents and items of ``[M]``, ``[G, M]`` or ``[G, P, M]``."""
+    if len(shape) == 1:
+        return 1, 1, shape[0]
+    if len(shape) == 2:
+        return shape[0], 1, shape[1]
+    groups, parents, items = shape
+    return groups, parents, items
+
+
 def select(
     log_weights: Tensor,
     k: int,
@@ -164,15 +174,15 @@ def select(
     ess: Tensor,
 ) -> tuple[int, int]:
     """Select in each row of contiguous ``[M]``, ``[G, M]`` or ``[G, P, M]``; see ``csrc/cpu/select.h``."""
-    shape = log_weights.shape
+    groups, parents, items = rows_of(log_weights.shape)
     if seeds is not None:
         seeds = seeds.contiguous()
     return _cpu.select(
         log_weights.data_ptr(),
         log_weights.dtype is torch.float64,
-        shape[0] if len(shape) > 1 else 1,
-        shape[1] if len(shape) > 2 else 1,
-        shape[-1],
+        groups,
+        parents,
+        items,
         k,
         rule,
         slots,
