@@ -75,8 +75,8 @@ def check_seed(seed: int | Tensor, particles: int, like: Tensor) -> tuple[Tensor
         return _checks.seed(seed, 1, like.device)
     if seed.dim() != 1 or len(seed) == 0 or particles % len(seed) != 0:
         raise ValueError(
-            f"seed: expected a whole number or an int64 tensor [G] with G dividing the {particles} particles, got shape "
-            f"{list(seed.shape)}"
+            f"seed: expected a whole number or an int64 tensor [G] with G dividing the {particles} particles, got "
+            f"shape {list(seed.shape)}"
         )
     seeds, number = _checks.seed(seed, len(seed), like.device)
     return (None if seeds is None else seeds.contiguous()), number

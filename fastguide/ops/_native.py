@@ -26,9 +26,11 @@ if (_level := config.simd_level()) is not None:
 
 def plain(x: Tensor) -> Tensor:
     """Return ``x`` with the bytes in memory that it stands for, row after row."""
-    if x.is_complex():
+    if x.is_conj():
         x = x.resolve_conj()
-    return x.resolve_neg().contiguous()
+    if x.is_neg():
+        x = x.resolve_neg()
+    return x.contiguous()
 
 
 def move(
@@ -39,7 +41,7 @@ def move(
     return _cpu.move(
         [s.data_ptr() for s in sources],
         [t.data_ptr() for t in targets],
-        [s.nbytes // (groups * rows) for s in sources],
+        [s.nbytes // max(1, s.shape[0]) for s in sources],
         ancestors.data_ptr(),
         ancestors.dtype == torch.int64,
         groups,

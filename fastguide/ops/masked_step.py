@@ -102,8 +102,8 @@ def _launch(
         _checks.on_cpu("tokens", tokens)
         children = _empty_children(tokens, ancestors, branch)
         code, index = _native.masked_step(
-            tokens, logits, children, reveal_probability, inverse_temperature, bias, ancestors, seeds, seed, step, slots,
-            lengths,
+            tokens, logits, children, reveal_probability, inverse_temperature, bias, ancestors, seeds, seed, step,
+            slots, lengths,
         )  # fmt: skip
     else:
         children, code, index = _reference.masked_step(

@@ -93,7 +93,7 @@ def _launch(sources: list[Tensor], ancestors: Tensor, backend: str | None) -> li
         _raise(*_reference.check_ancestors(ancestors, rows, False), ancestors, rows)
         return _reference.move([s.detach() for s in sources], ancestors, rows)
     _checks.on_cpu("tensors", ancestors)
-    sources = [_native.plain(s.detach()) for s in sources]
+    sources = [_native.plain(s) for s in sources]
     targets = [s.new_empty((groups * draws, *s.shape[1:])) for s in sources]
     _raise(*_native.move(sources, targets, ancestors, rows, False), ancestors, rows)
     return targets

@@ -50,13 +50,13 @@ def unique(rows: Tensor, *, backend: str | None = None) -> Unique:
 
 
 def _launch(rows: Tensor, backend: str | None) -> tuple[Tensor, Tensor, Tensor]:
-    rows = _native.plain(rows.detach())
+    rows = _native.plain(rows)
     count = rows.shape[0]
     if rows.numel() == 0:
         inverse = torch.zeros(count, dtype=torch.int64, device=rows.device)
         return torch.zeros_like(inverse[:1]), inverse, torch.full_like(inverse[:1], count)
     if config.choose_backend(rows.device, backend) == "torch":
-        return _reference.unique(rows.reshape(count, -1).view(torch.uint8))
+        return _reference.unique(rows.detach().reshape(count, -1).view(torch.uint8))
     _checks.on_cpu("rows", rows)
     representatives = torch.empty(count, dtype=torch.int64)
     inverse, counts = torch.empty_like(representatives), torch.empty_like(representatives)
@@ -70,7 +70,8 @@ def _launch(rows: Tensor, backend: str | None) -> tuple[Tensor, Tensor, Tensor]:
 
 def _fake(rows: Tensor, backend: str | None) -> tuple[Tensor, Tensor, Tensor]:
     distinct = torch.library.get_ctx().new_dynamic_size()
-    return tuple(rows.new_empty(n, dtype=torch.int64) for n in (distinct, rows.shape[0], distinct))
+    representatives, counts = (rows.new_empty(distinct, dtype=torch.int64) for _ in range(2))
+    return representatives, rows.new_empty(rows.shape[0], dtype=torch.int64), counts
 
 
 _op = _library.register("unique(Tensor rows, str? backend) -> (Tensor, Tensor, Tensor)", _launch, _fake)
