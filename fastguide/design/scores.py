@@ -113,7 +113,7 @@ def _parts(reward: Reward) -> Iterator[Reward]:
 
 
 def _checked(reward: Reward) -> Callable[[Tensor], Tensor]:
-    return RewardCalls(reward, None, CALL_ROWS)
+    return RewardCalls(reward, lambda tokens: tokens, CALL_ROWS)
 
 
 def _mean_nll(model: ProteinMPNN, free: Tensor, orders: int) -> Callable[[Tensor], Tensor]:
