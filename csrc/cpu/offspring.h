@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu/intrinsics.h"
+
 namespace fg::FG_LEVEL {
 namespace {
 
@@ -44,7 +46,7 @@ inline void fill(const std::int32_t* ends, std::int64_t n, std::int64_t id, std:
   }
 }
 
-constexpr std::int32_t kDead = -1;
+constexpr std::int32_t kDead = -1; // all bits set: an index or-ed with it is dead
 
 // For `order="slots"`: marks items without offspring by kDead, puts the others in their own slot, and turns `ends` into the
 // ends of surplus copies, counted from `surplus` on. Returns the surplus after the last item and adds to `dead`.
@@ -55,14 +57,33 @@ inline std::int64_t keep_survivors(std::int32_t* ends, std::int64_t n, std::int6
   for (std::int64_t i = 0; i < n; ++i) {
     const std::int32_t offspring = ends[i] - before;
     before = ends[i];
-    const bool is_dead = offspring == 0;
-    out[i] = is_dead ? kDead : static_cast<std::int32_t>(id + i);
+    const std::int32_t is_dead = offspring == 0;
+    out[i] = static_cast<std::int32_t>(id + i) | -is_dead;
     none += is_dead;
     copies += offspring - 1 + is_dead;
     ends[i] = copies;
   }
   dead += none;
   return copies;
+}
+
+// Replaces kDead in out[i .. stop) by *next, *(next + 1), ... until one of the ranges ends; advances `i` and `next`. Without
+// branches on the data: half of them would be mispredicted.
+inline void expand(std::int32_t* out, std::int64_t& i, std::int64_t stop, const std::int32_t*& next,
+                   const std::int32_t* end) {
+#if defined(FG_LEVEL_avx512)
+  for (; i + 16 <= stop && next + 16 <= end; i += 16) {
+    const __m512i own = _mm512_loadu_si512(out + i);
+    const __mmask16 dead = _mm512_movepi32_mask(own);
+    _mm512_storeu_si512(out + i, _mm512_mask_expand_epi32(own, dead, _mm512_loadu_si512(next)));
+    next += __builtin_popcount(dead);
+  }
+#endif
+  for (; i < stop && next < end; ++i) {
+    const std::int32_t own = out[i], dead = own >> 31;
+    out[i] = (own & ~dead) | (*next & dead);
+    next -= dead;
+  }
 }
 
 } // namespace

@@ -2,10 +2,125 @@
 #include "cpu/row.h"
 #include "cpu/select.h"
 
-#include <cstring>
-
 namespace fg::FG_LEVEL {
+namespace {
 
-Status reweight_select(const ReweightSelectArgs&) { return {}; }
+// The particles of a group that a thread of a team takes: whole blocks, as in weighing.
+struct Range {
+  std::int64_t first, last;
+
+  Range(const Team& team, std::int64_t items) {
+    const std::int64_t blocks = (items + kBlock - 1) / kBlock;
+    first = team.first(blocks) * kBlock;
+    last = team.last(blocks) == blocks ? items : team.last(blocks) * kBlock;
+  }
+};
+
+// One group's arrays, past the first `offset` particles.
+template <typename Real> struct Particles {
+  const Real *log_weights, *values, *previous_values, *log_ratio;
+  Real *new_log_weights, *new_values;
+
+  Particles(const ReweightSelectArgs& a, std::int64_t offset)
+      : log_weights(static_cast<const Real*>(a.log_weights) + offset),
+        values(static_cast<const Real*>(a.values) + offset),
+        previous_values(static_cast<const Real*>(a.previous_values) + offset),
+        log_ratio(a.log_ratio == nullptr ? nullptr : static_cast<const Real*>(a.log_ratio) + offset),
+        new_log_weights(static_cast<Real*>(a.new_log_weights) + offset),
+        new_values(static_cast<Real*>(a.new_values) + offset) {}
+};
+
+// Rounds after every operation; a particle that is dead stays so, though (-inf) - (-inf) is not a number. Returns the first
+// particle that is refused, or -1.
+template <typename Real, bool ratio>
+std::int64_t reweight(const Particles<Real>& p, const Range& range, Real beta, Real previous_beta) {
+  constexpr Real inf = static_cast<Real>(INFINITY), most = static_cast<Real>(kMaxLogWeight);
+  const auto refused = [&](std::int64_t i) -> int {
+    return !(p.new_log_weights[i] <= most) | !(p.log_weights[i] < inf) | !(p.values[i] < inf) |
+           !(p.previous_values[i] < inf) | (ratio ? !(p.log_ratio[i] < inf) : 0);
+  };
+  int any = 0;
+#pragma omp simd reduction(| : any)
+  for (std::int64_t i = range.first; i < range.last; ++i) {
+    Real update = beta * p.values[i] - previous_beta * p.previous_values[i];
+    int dead = (p.log_weights[i] == -inf) | (p.values[i] == -inf);
+    if constexpr (ratio) {
+      update = update + p.log_ratio[i];
+      dead |= p.log_ratio[i] == -inf;
+    }
+    p.new_log_weights[i] = dead ? -inf : p.log_weights[i] + update;
+    any |= refused(i);
+  }
+  if (!any)
+    return -1;
+  std::int64_t i = range.first;
+  while (!refused(i))
+    ++i;
+  return i;
+}
+
+template <typename T>
+void gather(const void* from, void* to, std::int64_t offset, const std::int32_t* ancestors, const Range& range) {
+  const T* source = static_cast<const T*>(from) + offset;
+  T* target = static_cast<T*>(to) + offset;
+  for (std::int64_t i = range.first; i < range.last; ++i)
+    target[i] = source[ancestors[i]];
+}
+
+inline void gather(const void* from, void* to, int bytes, std::int64_t offset, const std::int32_t* ancestors,
+                   const Range& range) {
+  if (bytes == 8)
+    gather<std::int64_t>(from, to, offset, ancestors, range);
+  else
+    gather<std::int32_t>(from, to, offset, ancestors, range);
+}
+
+template <typename Real>
+Status reweight_select_group(const ReweightSelectArgs& a, const Team& team, std::int64_t g, std::int64_t limit,
+                             void* workspace) {
+  const std::int64_t offset = g * a.items;
+  const Particles<Real> particles(a, offset);
+  const Range range(team, a.items);
+  const Real beta = static_cast<Real>(a.betas != nullptr ? a.betas[g] : a.beta);
+  const Real previous = static_cast<Real>(a.previous_betas != nullptr ? a.previous_betas[g] : a.previous_beta);
+  const std::int64_t bad = a.log_ratio != nullptr ? reweight<Real, true>(particles, range, beta, previous)
+                                                  : reweight<Real, false>(particles, range, beta, previous);
+  if (bad >= 0) // weighing stops at a NaN and finds it again, in the lowest place of all threads
+    particles.new_log_weights[bad] = static_cast<Real>(NAN);
+  const Row row{particles.new_log_weights, sizeof(Real) == 8, a.items, a.items, a.rule, true, seed_of(a.seeds, g), 0,
+                a.step, a.ancestors + offset, limit};
+  weigh_row(team, row, workspace);
+  const Shared& shared = shared_of(workspace);
+  if (shared.invalid >= 0)
+    return {Code::invalid_value, offset + shared.invalid};
+  const bool resample = !shared.degenerate && shared.ess < a.ess_threshold * static_cast<double>(a.items);
+  if (team.id == 0) {
+    a.ess[g] = shared.ess;
+    a.resampled[g] = resample;
+    a.log_z_increment[g] = resample || shared.degenerate ? shared.log_mean_weight : 0.0;
+  }
+  if (resample) {
+    draw_row(team, row, workspace);
+    for (std::int64_t i = range.first; i < range.last; ++i)
+      particles.new_log_weights[i] = 0;
+  } else {
+    for (std::int64_t i = range.first; i < range.last; ++i)
+      row.ancestors[i] = static_cast<std::int32_t>(i);
+  }
+  gather(a.values, a.new_values, sizeof(Real), offset, row.ancestors, range);
+  if (a.running != nullptr)
+    gather(a.running, a.new_running, a.running_bytes, offset, row.ancestors, range);
+  return shared.degenerate ? Status{Code::degenerate, g} : Status{};
+}
+
+} // namespace
+
+Status reweight_select(const ReweightSelectArgs& a) {
+  const auto visit = [&a](const Team& team, std::int64_t g, std::int64_t limit, void* workspace) {
+    return a.is_double ? reweight_select_group<double>(a, team, g, limit, workspace)
+                       : reweight_select_group<float>(a, team, g, limit, workspace);
+  };
+  return each_row(a.groups, a.items, a.items, a.rule, true, a.threads, visit);
+}
 
 } // namespace fg::FG_LEVEL

@@ -405,11 +405,7 @@ template <typename Real> void fill_dead(const Work<Real>& work) {
   std::int32_t* ancestors = work.row.ancestors;
   const std::int64_t stop = last < n ? last * kBlock : work.row.items;
   for (std::int64_t i = first * kBlock; i < stop;) {
-    for (; i < stop && next < end; ++i) {
-      const bool is_dead = ancestors[i] == kDead;
-      ancestors[i] = is_dead ? *next : ancestors[i];
-      next += is_dead;
-    }
+    expand(ancestors, i, stop, next, end);
     while (next == end) {
       if (++source == n)
         return;

@@ -7,15 +7,7 @@
 #include <cstdint>
 
 #include "core/selection.h"
-#include "cpu/status.h"
-
-#if defined(FG_LEVEL_avx512)
-// gcc 12 warns of the deliberately undefined operand inside its own intrinsics.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-#endif
+#include "cpu/intrinsics.h"
 
 namespace fg::FG_LEVEL {
 namespace {
@@ -30,12 +22,13 @@ struct BlockScan {
 
 #if defined(FG_LEVEL_avx512)
 
-// Reads kWidth log-weights at a time and gives their weights in one or two registers of 8.
+// Reads log-weights a register at a time and gives their weights in registers of 8. A shift count of 64 or more gives
+// zero; a weight of zero has a mantissa of zero.
 template <typename Real> struct Reader;
 
 template <> struct Reader<float> {
   static constexpr std::int64_t kWidth = 16;
-  static constexpr int kRegisters = 2;
+  static constexpr int kRegisters = 2; // of weights for one of log-weights
   using Vector = __m512;
   __m512i exponent;
 
@@ -45,7 +38,7 @@ template <> struct Reader<float> {
     if (n >= kWidth)
       return _mm512_loadu_ps(x);
     const __mmask16 some = static_cast<__mmask16>((1u << n) - 1);
-    return _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), some, x);
+    return _mm512_mask_loadu_ps(lowest(), some, x);
   }
   static Vector maximum(Vector a, Vector b) { return _mm512_max_ps(a, b); }
   static Vector lowest() { return _mm512_set1_ps(-INFINITY); }
@@ -54,23 +47,28 @@ template <> struct Reader<float> {
   }
   static double reduce(Vector x) { return static_cast<double>(_mm512_reduce_max_ps(x)); }
 
-  static __m512i mantissa(__m512 f) { return _mm512_cvttps_epi32(exp2_fraction_float(f) * 0x1p24f); }
-
-  // A shift count of 64 or more gives zero, and -inf makes such a count of the difference of bits.
-  void weights(Vector x, __m512i (&w)[2]) const {
+  struct Reduced { // t = x log2(e) = k + f
+    __m512d k0, k1;
+    __m512 f;
+    __mmask16 alive;
+  };
+  static Reduced reduce_argument(Vector x) {
     const __m512d c = _mm512_set1_pd(kLog2E), r = _mm512_set1_pd(kRound);
-    const __mmask16 alive = _mm512_cmp_ps_mask(x, _mm512_set1_ps(static_cast<float>(-kMaxLogWeight)), _CMP_GE_OQ);
-    const __m512d t0 = _mm512_mul_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(x)), c);
-    const __m512d t1 = _mm512_mul_pd(_mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)), c);
-    const __m512d k0 = _mm512_add_pd(t0, r), k1 = _mm512_add_pd(t1, r);
-    const __m256 f0 = _mm512_cvtpd_ps(_mm512_sub_pd(t0, _mm512_sub_pd(k0, r)));
-    const __m256 f1 = _mm512_cvtpd_ps(_mm512_sub_pd(t1, _mm512_sub_pd(k1, r)));
-    const __m512i m = _mm512_maskz_mov_epi32(alive, mantissa(_mm512_insertf32x8(_mm512_castps256_ps512(f0), f1, 1)));
+    const __m512d t0 = _mm512_cvtps_pd(_mm512_castps512_ps256(x)) * c;
+    const __m512d t1 = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)) * c;
+    const __m512d k0 = t0 + r, k1 = t1 + r;
+    const __m512 f0 = _mm512_castps256_ps512(_mm512_cvtpd_ps(t0 - (k0 - r)));
+    return {k0, k1, _mm512_insertf32x8(f0, _mm512_cvtpd_ps(t1 - (k1 - r)), 1),
+            _mm512_cmp_ps_mask(x, _mm512_set1_ps(static_cast<float>(-kMaxLogWeight)), _CMP_GE_OQ)};
+  }
+  void scale(const Reduced& reduced, Vector power, __m512i* w) const {
+    const __m512i m = _mm512_maskz_cvttps_epi32(reduced.alive, power);
     const __m512i m0 = _mm512_slli_epi64(_mm512_cvtepu32_epi64(_mm512_castsi512_si256(m)), 26);
     const __m512i m1 = _mm512_slli_epi64(_mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(m, 1)), 26);
-    w[0] = _mm512_srlv_epi64(m0, _mm512_sub_epi64(exponent, _mm512_castpd_si512(k0)));
-    w[1] = _mm512_srlv_epi64(m1, _mm512_sub_epi64(exponent, _mm512_castpd_si512(k1)));
+    w[0] = _mm512_srlv_epi64(m0, _mm512_sub_epi64(exponent, _mm512_castpd_si512(reduced.k0)));
+    w[1] = _mm512_srlv_epi64(m1, _mm512_sub_epi64(exponent, _mm512_castpd_si512(reduced.k1)));
   }
+  template <typename V> static V power(V f) { return exp2_fraction_float(f) * 0x1p24f; }
 };
 
 template <> struct Reader<double> {
@@ -85,7 +83,7 @@ template <> struct Reader<double> {
     if (n >= kWidth)
       return _mm512_loadu_pd(x);
     const __mmask8 some = static_cast<__mmask8>((1u << n) - 1);
-    return _mm512_mask_loadu_pd(_mm512_set1_pd(-INFINITY), some, x);
+    return _mm512_mask_loadu_pd(lowest(), some, x);
   }
   static Vector maximum(Vector a, Vector b) { return _mm512_max_pd(a, b); }
   static Vector lowest() { return _mm512_set1_pd(-INFINITY); }
@@ -94,17 +92,60 @@ template <> struct Reader<double> {
   }
   static double reduce(Vector x) { return _mm512_reduce_max_pd(x); }
 
-  static __m512i mantissa(__m512d f) { return _mm512_cvttpd_epi64(exp2_fraction_double(f) * 0x1p53); }
-
-  void weights(Vector x, __m512i (&w)[1]) const {
+  struct Reduced {
+    __m512d k, f;
+    __mmask8 alive;
+  };
+  static Reduced reduce_argument(Vector x) {
     const __m512d r = _mm512_set1_pd(kRound);
-    const __mmask8 alive = _mm512_cmp_pd_mask(x, _mm512_set1_pd(-kMaxLogWeight), _CMP_GE_OQ);
-    const __m512d t = _mm512_mul_pd(x, _mm512_set1_pd(kLog2E));
-    const __m512d k = _mm512_add_pd(t, r);
-    const __m512i m = _mm512_maskz_mov_epi64(alive, mantissa(_mm512_sub_pd(t, _mm512_sub_pd(k, r))));
-    w[0] = _mm512_srlv_epi64(m, _mm512_sub_epi64(exponent, _mm512_castpd_si512(k)));
+    const __m512d t = x * _mm512_set1_pd(kLog2E);
+    const __m512d k = t + r;
+    return {k, t - (k - r), _mm512_cmp_pd_mask(x, _mm512_set1_pd(-kMaxLogWeight), _CMP_GE_OQ)};
   }
+  void scale(const Reduced& reduced, Vector power, __m512i* w) const {
+    w[0] = _mm512_srlv_epi64(_mm512_maskz_cvttpd_epi64(reduced.alive, power),
+                             _mm512_sub_epi64(exponent, _mm512_castpd_si512(reduced.k)));
+  }
+  template <typename V> static V power(V f) { return exp2_fraction_double(f) * 0x1p53; }
 };
+
+// Two registers of Reals side by side. The sequence of a weight is long and serial; two of them in step hide some of its
+// latency.
+template <typename Real> struct Pair {
+  typename Reader<Real>::Vector a, b;
+};
+template <typename Real> inline Pair<Real> operator*(const Pair<Real>& p, Real s) {
+  return {p.a * s, p.b * s};
+}
+template <typename Real> inline Pair<Real> operator+(const Pair<Real>& p, Real s) {
+  return {p.a + s, p.b + s};
+}
+template <typename Real> inline Pair<Real> operator*(const Pair<Real>& p, const Pair<Real>& q) {
+  return {p.a * q.a, p.b * q.b};
+}
+
+// Calls visit(first item, registers of weights) over n log-weights, weights past the end being zero.
+template <typename Real, typename Visit>
+void each_weight(const Real* x, std::int64_t n, std::int32_t exponent, Visit visit) {
+  using R = Reader<Real>;
+  const R reader(exponent);
+  std::int64_t i = 0;
+  for (; i + R::kWidth < n; i += 2 * R::kWidth) {
+    const auto a = R::reduce_argument(R::load(x + i, n - i));
+    const auto b = R::reduce_argument(R::load(x + i + R::kWidth, n - i - R::kWidth));
+    const auto power = R::power(Pair<Real>{a.f, b.f});
+    __m512i w[2 * R::kRegisters];
+    reader.scale(a, power.a, w);
+    reader.scale(b, power.b, w + R::kRegisters);
+    visit(i, w);
+  }
+  if (i < n) {
+    const auto a = R::reduce_argument(R::load(x + i, n - i));
+    __m512i w[R::kRegisters];
+    reader.scale(a, R::power(a.f), w);
+    visit(i, w);
+  }
+}
 
 template <typename Real> BlockScan scan_max(const Real* x, std::int64_t n) {
   using R = Reader<Real>;
@@ -121,18 +162,14 @@ template <typename Real> BlockScan scan_max(const Real* x, std::int64_t n) {
 }
 
 template <typename Real> void sum_weights(const Real* x, std::int64_t n, BlockWeight& block) {
-  using R = Reader<Real>;
-  const R reader(block.exponent);
   __m512i sum = _mm512_setzero_si512(), squares = _mm512_setzero_si512();
-  for (std::int64_t i = 0; i < n; i += R::kWidth) {
-    __m512i w[R::kRegisters];
-    reader.weights(R::load(x + i, n - i), w);
-    for (const __m512i v : w) {
-      const __m512i high = _mm512_srli_epi64(v, kSquareDrop);
-      sum = _mm512_add_epi64(sum, v);
+  each_weight(x, n, block.exponent, [&](std::int64_t, const auto& registers) {
+    for (const __m512i w : registers) {
+      const __m512i high = _mm512_srli_epi64(w, kSquareDrop);
+      sum = _mm512_add_epi64(sum, w);
       squares = _mm512_add_epi64(squares, _mm512_mul_epu32(high, high));
     }
-  }
+  });
   block.sum = _mm512_reduce_add_epi64(sum);
   block.squares = _mm512_reduce_add_epi64(squares);
 }
@@ -215,25 +252,21 @@ struct Cumulator {
 
   template <typename Real> void run(const Real* x, std::int64_t n, std::int64_t* points) {
 #if defined(FG_LEVEL_avx512)
-    using R = Reader<Real>;
-    const R reader(exponent);
     const __m512i last = _mm512_set1_epi64(7), origin = _mm512_set1_epi64(base);
     const __m128i left = _mm_cvtsi64_si128(by > 0 ? by : 0), right = _mm_cvtsi64_si128(by < -63 ? 63 : by < 0 ? -by : 0);
     __m512i carry = _mm512_set1_epi64(prefix);
-    for (std::int64_t i = 0; i < n; i += R::kWidth) {
-      __m512i w[R::kRegisters];
-      reader.weights(R::load(x + i, n - i), w);
-      for (int r = 0; r < R::kRegisters; ++r) {
-        const __m512i sums = _mm512_add_epi64(prefix8(w[r]), carry);
-        carry = _mm512_permutexvar_epi64(last, sums);
+    each_weight(x, n, exponent, [&](std::int64_t i, const auto& registers) {
+      for (const __m512i w : registers) {
+        const __m512i within = prefix8(w), sums = _mm512_add_epi64(within, carry);
+        carry = _mm512_add_epi64(carry, _mm512_permutexvar_epi64(last, within));
         const __m512i c = _mm512_add_epi64(origin, _mm512_srl_epi64(_mm512_sll_epi64(sums, left), right));
-        const std::int64_t at = i + 8 * r;
-        if (at + 8 <= n)
-          _mm512_storeu_si512(points + at, c);
-        else if (at < n)
-          _mm512_mask_storeu_epi64(points + at, static_cast<__mmask8>((1u << (n - at)) - 1), c);
+        if (i + 8 <= n)
+          _mm512_storeu_si512(points + i, c);
+        else if (i < n)
+          _mm512_mask_storeu_epi64(points + i, static_cast<__mmask8>((1u << (n - i)) - 1), c);
+        i += 8;
       }
-    }
+    });
     prefix = _mm_cvtsi128_si64(_mm512_castsi512_si128(carry));
 #else
     const std::int64_t e = bits_of(kRound) + exponent;

@@ -3,7 +3,18 @@
 from fastguide.ops.masked_mode import masked_mode
 from fastguide.ops.masked_step import masked_step
 from fastguide.ops.move import move
+from fastguide.ops.reweight_select import ReweightSelection, reweight_select
 from fastguide.ops.select import Selection, select
 from fastguide.ops.unique import Unique, unique
 
-__all__ = ["Selection", "Unique", "masked_mode", "masked_step", "move", "select", "unique"]
+__all__ = [
+    "ReweightSelection",
+    "Selection",
+    "Unique",
+    "masked_mode",
+    "masked_step",
+    "move",
+    "reweight_select",
+    "select",
+    "unique",
+]

@@ -106,23 +106,19 @@ def lacking_rows(log_weights: Tensor, rule: str, k: int) -> list[int]:
     return lacking
 
 
-def raise_degenerate(log_weights: Tensor, rule: str, k: int) -> NoReturn:
-    """Raise `DegenerateWeights` naming the groups of ``[M]``, ``[G, M]`` or ``[G, P, M]`` that lack weight."""
-    rows = lacking_rows(log_weights, rule, k)
-    parents = log_weights.shape[1] if log_weights.dim() == 3 else 1
-    groups = tuple(dict.fromkeys(row // parents for row in rows))
-    shown = ", ".join(
-        f"group {row // parents}" + (f" parent {row % parents}" if log_weights.dim() == 3 else "") for row in rows[:5]
-    )
+def raise_without_weight(name: str, what: str, rows: list[int], shape: torch.Size) -> NoReturn:
+    """Raise `DegenerateWeights` naming the groups, and parents, of rows of ``[M]``, ``[G, M]`` or ``[G, P, M]``."""
+    parents = shape[1] if len(shape) == 3 else 1
+    shown = [f"group {row // parents}" + (f" parent {row % parents}" if len(shape) == 3 else "") for row in rows[:5]]
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
-    alive = int((log_weights.reshape(len(log_weights.reshape(-1)) // log_weights.shape[-1], -1)[rows[0]] >= -1e9).sum())
-    what = (
-        "every weight is zero"
-        if alive == 0
-        else f'rule="{rule}" needs {k} items of nonzero weight, the first of these has {alive}'
-    )
     raise DegenerateWeights(
-        f'log_weights: {what} in {shown}{more} of shape {tuple(log_weights.shape)}; pass degenerate="keep" to let the '
-        "other groups go on",
-        groups,
+        f'{name}: {what} in {", ".join(shown)}{more} of shape {tuple(shape)}; pass degenerate="keep" to let the other groups '
+        "go on",
+        tuple(dict.fromkeys(row // parents for row in rows)),
     )
+
+
+def raise_degenerate(log_weights: Tensor, rule: str, k: int) -> NoReturn:
+    """Raise `DegenerateWeights` for the rows that lack weight for ``k`` draws by ``rule``."""
+    what = f'fewer than the {k} items of nonzero weight that rule="{rule}" needs' if rule in RANKED else "every weight is zero"
+    raise_without_weight("log_weights", what, lacking_rows(log_weights, rule, k), log_weights.shape)

@@ -184,3 +184,50 @@ def select(
         ess.data_ptr(),
         config.threads(),
     )
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def reweight_select(
+    inputs: Sequence[Tensor | None],
+    betas: Tensor | None,
+    beta: float,
+    previous_betas: Tensor | None,
+    previous_beta: float,
+    rule: int,
+    ess_threshold: float,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    outputs: Sequence[Tensor],
+) -> tuple[int, int]:
+    """Update weights and select; see ``csrc/cpu/select.h``.
+
+    ``inputs``: log-weights, values, previous values, log-ratio and running values, contiguous ``[N]`` or ``[G, N]``.
+    ``outputs``: log-weights, values, running values, ancestors, resampled, log-Z increment and effective sample size.
+    """
+    log_weights, running = inputs[0], inputs[4]
+    assert log_weights is not None
+    shape = log_weights.shape
+    if seeds is not None:
+        seeds = seeds.contiguous()
+    return _cpu.reweight_select(
+        *map(_address, inputs),
+        0 if running is None else running.element_size(),
+        log_weights.dtype is torch.float64,
+        shape[0] if len(shape) > 1 else 1,
+        shape[-1],
+        _address(betas),
+        _address(previous_betas),
+        beta,
+        previous_beta,
+        rule,
+        ess_threshold,
+        _address(seeds),
+        seed & 0xFFFFFFFFFFFFFFFF,
+        step,
+        *map(_address, outputs),
+        config.threads(),
+    )

@@ -1,0 +1,10 @@
+// The intrinsics that a SIMD level may use.
+#pragma once
+
+#if defined(FG_LEVEL_avx512)
+// gcc 12 warns of the deliberately undefined operand inside its own intrinsics.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
