@@ -16,15 +16,7 @@ from typing import NoReturn
 
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 
-MISTAKES = (
-    ValueError,
-    TypeError,
-    FileNotFoundError,
-    PermissionError,
-    RewardError,
-    BackendUnavailable,
-    DegenerateWeights,
-)
+MISTAKES = (ValueError, TypeError, OSError, RewardError, BackendUnavailable, DegenerateWeights)
 
 
 class _Parser(argparse.ArgumentParser):

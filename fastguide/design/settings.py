@@ -103,7 +103,7 @@ class DesignSettings:
         """Return the settings as plain values, those at None left out."""
         found = {}
         for f in fields(self):
-            value = getattr(self, f.name)
+            value = "1UBI, bundled" if f.name == "pdb" and self.pdb is None else getattr(self, f.name)
             if value is None or f.name in ("overwrite", "progress"):
                 continue
             found[f.name] = value if isinstance(value, (str, int, float, list, tuple, dict)) else _name(value)
