@@ -41,6 +41,7 @@ from fastguide.progress import Status, make_progress
 from fastguide.protein import Design, read_structure
 from fastguide.protein.alphabet import UNKNOWN
 from fastguide.report import Score
+from fastguide.report.data import roots_of
 from fastguide.report.diversity import median_distance
 from fastguide.result import Result
 from fastguide.rewards import NLL, Reward, resolve, wrap
@@ -94,11 +95,13 @@ class Samples:
 
     Attributes:
         tokens: int64 ``[n, R_out]``. weights: ``[n]``, summing to 1. values: ``[n]`` by column.
+        ancestors: ``[n]`` particle of the first step that each descends from, None if all differ.
     """
 
     tokens: Tensor
     weights: Floats
     values: dict[str, Floats] = field(default_factory=dict)
+    ancestors: NDArray[np.int64] | None = None
 
 
 class DesignRun:
@@ -268,7 +271,7 @@ class DesignRun:
             weights = np.exp(log_weights - log_weights.max())
             weights /= weights.sum()
         known = {"reward": result.rewards[drawn].numpy()}
-        return Samples(self.model.decode(result.samples[drawn]), weights, known)
+        return Samples(self.model.decode(result.samples[drawn]), weights, known, roots_of(result)[drawn.numpy()])
 
     def _native(self) -> Samples | None:
         native = self.design.native
@@ -287,6 +290,7 @@ class DesignRun:
             better=column.better,
             guided=guided.values[column.key],
             weights=guided.weights,
+            ancestors=guided.ancestors,
             unguided=plain.values[column.key],
             native=None if native is None else float(native.values[column.key][0]),
             unit=column.unit,

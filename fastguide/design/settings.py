@@ -104,7 +104,8 @@ class DesignSettings:
         found = {}
         for f in fields(self):
             value = "1UBI, bundled" if f.name == "pdb" and self.pdb is None else getattr(self, f.name)
-            if value is None or f.name in ("overwrite", "progress"):
+            unread = f.name == "branch" and self.guidance != "svdd"
+            if value is None or unread or f.name in ("overwrite", "progress"):
                 continue
             found[f.name] = value if isinstance(value, (str, int, float, list, tuple, dict)) else _name(value)
         return found

@@ -93,7 +93,8 @@ def test_a_run_of_many_particles_scores_a_draw_of_them(design: Run, monkeypatch:
 def test_a_weighted_reward_shows_its_parts(design: Run, tmp_path: Path) -> None:
     pytest.importorskip("Bio")
     report = design(reward="gravy-2*aromaticity")
-    assert [score.name for score in report.scores[:3]] == ["gravy-2*aromaticity", "gravy", "aromaticity"]
+    assert [score.name for score in report.scores[:3]] == ["gravy-2*aromaticity", "GRAVY", "aromaticity"]
+    assert [score.better for score in report.scores[:3]] == ["higher", "higher", "lower"]
     assert {"gravy", "aromaticity"} <= read_csv(tmp_path / "run" / "designs.csv")[0].keys()
 
 

@@ -88,6 +88,14 @@ def test_weighted_mean_and_error_agree_with_the_plain_ones_for_equal_weights() -
     assert plain.error == pytest.approx(values.std(ddof=1) / 2)
 
 
+def test_samples_of_one_lineage_count_as_one() -> None:
+    values = np.repeat([1.0, 2.0, 4.0, 9.0], 25)
+    lineages = np.repeat(np.arange(4), 25)
+    assert estimate(values, ancestors=lineages).error == pytest.approx(estimate(values[::25]).error)
+    assert estimate(values, ancestors=np.arange(100)) == pytest.approx(estimate(values))
+    assert estimate(values, ancestors=np.zeros(100)) == pytest.approx(estimate(values))  # one lineage tells no spread
+
+
 def test_infinite_values_and_zero_weights_do_not_count() -> None:
     values, weights = np.array([1.0, -np.inf, 5.0]), np.array([1.0, 1.0, 0.0])
     assert estimate(values, weights).mean == 1.0
