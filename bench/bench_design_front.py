@@ -52,16 +52,16 @@ def main() -> None:
     bench, base = Bench(), DesignSettings()
     if args.defaults:
         for seed in range(3):
-            bench.run(replace(base, seed=seed, guidance="best-of-n", alpha=0.0, branch=None))
+            bench.run(replace(base, seed=seed, guidance="best-of-n", alpha=0.0))
             bench.run(replace(base, seed=seed))
         return
     for temperature in (0.1, 0.3, 0.5, 0.7, 1.0):
-        bench.run(replace(base, temperature=temperature, guidance="best-of-n", alpha=0.0, branch=None))
+        bench.run(replace(base, temperature=temperature, guidance="best-of-n", alpha=0.0))
         for alpha, branch in product((0.0, 0.2, 0.5), (8, 16)):
             bench.run(replace(base, temperature=temperature, alpha=alpha, branch=branch))
         for alpha, particles in product((0.2, 0.5), (256, 1024)):
             bench.run(
-                replace(base, temperature=temperature, guidance="smc", alpha=alpha, particles=particles, branch=None)
+                replace(base, temperature=temperature, guidance="smc", alpha=alpha, particles=particles)
             )
 
 

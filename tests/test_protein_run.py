@@ -80,9 +80,7 @@ def test_the_default_run_is_the_same_under_every_setting(ubiquitin, plddt):
 
     def default_run(**options):
         guidance = fg.SVDD(alpha=s.alpha, branch=s.branch)
-        return fg.sample(
-            process, model, plddt, guidance, particles=s.particles, seed=s.seed, progress=False, **options
-        )
+        return fg.sample(process, model, plddt, guidance, particles=s.particles, seed=s.seed, progress=False, **options)
 
     base = default_run()
     for memory in SETTINGS:
@@ -100,7 +98,15 @@ def test_several_backbones_in_one_run(ubiquitin, crambin, plddt):
     guidance = fg.SVDD(alpha=0.5, branch=2)
     process = fg.MaskedProcess(model.length, model.vocab, steps=6, temperature=0.5)
     both = fg.sample(
-        process, model, plddt, guidance, particles=3, groups=2, condition=[ubiquitin, crambin], seed=[1, 2], progress=False
+        process,
+        model,
+        plddt,
+        guidance,
+        particles=3,
+        groups=2,
+        condition=[ubiquitin, crambin],
+        seed=[1, 2],
+        progress=False,
     )
     assert both.lengths.tolist() == [76, 46]
     assert bool((both.samples[3:, 46:] == model.vocab).all())

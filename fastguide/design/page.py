@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from fastguide.protein.alphabet import decode
@@ -29,6 +30,8 @@ def render_report(
     beside = None
     if native is not None:
         values = {score.name: score.native for score in report.scores}
+        nll = float(native.values["nll"][0])
+        values |= {"confidence": math.exp(-nll), "recovery": 1.0, "mutations": 0.0}
         beside = Entry(0, "native", decode(design.native), values)
     sequences = [design.to_string(row.tokens) for row in report.rows]
     whole = None if native is None else design.to_string(design.native)

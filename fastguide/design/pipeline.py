@@ -6,6 +6,7 @@ done yet.
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 import time
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastguide.design.folder import RunFolder
-from fastguide.design.scores import Column, Scores, make_scores
+from fastguide.design.scores import Column, make_scores
 from fastguide.design.settings import DesignSettings
 from fastguide.design.writers import (
     DesignRow,
@@ -33,13 +34,14 @@ from fastguide.design.writers import (
     residues_csv,
     samples_csv,
 )
-from fastguide.guidance import BestOfN
+from fastguide.guidance import BestOfN, Guidance
 from fastguide.models import ProteinMPNN
 from fastguide.processes import MaskedProcess
 from fastguide.progress import Status, make_progress
 from fastguide.protein import Design, read_structure
 from fastguide.protein.alphabet import UNKNOWN
 from fastguide.report import Score
+from fastguide.report.data import roots_of
 from fastguide.report.diversity import median_distance
 from fastguide.result import Result
 from fastguide.rewards import NLL, Reward, resolve, wrap
@@ -93,11 +95,13 @@ class Samples:
 
     Attributes:
         tokens: int64 ``[n, R_out]``. weights: ``[n]``, summing to 1. values: ``[n]`` by column.
+        ancestors: ``[n]`` particle of the first step that each descends from, None if all differ.
     """
 
     tokens: Tensor
     weights: Floats
     values: dict[str, Floats] = field(default_factory=dict)
+    ancestors: NDArray[np.int64] | None = None
 
 
 class DesignRun:
@@ -148,7 +152,7 @@ class DesignRun:
         self.model = ProteinMPNN(self.design, weights=s.weights)
         self.soluble = ProteinMPNN(self.design, soluble=True)
         self.reward = self._reward()
-        self.scores: Scores = make_scores(self.design, self.model, self.soluble, self.reward, s.orders)
+        self.scores = make_scores(self.design, self.model, self.soluble, self.reward, s.orders)
         self.process = MaskedProcess(
             length=self.design.length, vocab=self.model.vocab, steps=s.steps, temperature=s.temperature
         )
@@ -218,9 +222,9 @@ class DesignRun:
         self._finish(report, guided, plain, native, time.perf_counter() - began)
         return report
 
-    def _sample(self, guidance: Any, particles: int, seed: int, label: str) -> Result:
+    def _sample(self, guidance: Guidance, particles: int, seed: int, label: str) -> Result:
         s = self.settings
-        with _display(s.progress, label) as show:
+        with _display(s.progress, label, guidance.uses_values) as show:
             return sample(
                 self.process,
                 self.model,
@@ -267,7 +271,7 @@ class DesignRun:
             weights = np.exp(log_weights - log_weights.max())
             weights /= weights.sum()
         known = {"reward": result.rewards[drawn].numpy()}
-        return Samples(self.model.decode(result.samples[drawn]), weights, known)
+        return Samples(self.model.decode(result.samples[drawn]), weights, known, roots_of(result)[drawn.numpy()])
 
     def _native(self) -> Samples | None:
         native = self.design.native
@@ -286,6 +290,7 @@ class DesignRun:
             better=column.better,
             guided=guided.values[column.key],
             weights=guided.weights,
+            ancestors=guided.ancestors,
             unguided=plain.values[column.key],
             native=None if native is None else float(native.values[column.key][0]),
             unit=column.unit,
@@ -430,12 +435,19 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _display(progress: bool | Callable[[Status], object], label: str) -> Iterator[bool | Callable[[Status], object]]:
+def _display(
+    progress: bool | Callable[[Status], object], label: str, values: bool
+) -> Iterator[bool | Callable[[Status], object]]:
     if not isinstance(progress, bool) or not progress:
         yield progress
         return
     display = make_progress(True, label=label)
+
+    def show(status: Status) -> None:
+        # Without guidance nothing is valued on the way, and a best of 0 would say nothing.
+        display(status if values else status._replace(best=-math.inf))
+
     try:
-        yield display
+        yield show
     finally:
         display.close()

@@ -22,6 +22,10 @@ LABELS = {
     "likelihood": "log-likelihood",
     "soluble": "soluble log-likelihood",
     "instability": "instability index",
+    "isoelectric_point": "isoelectric point",
+    "molecular_weight": "molecular weight",
+    "gravy": "GRAVY",
+    "charge": "charge at pH 7",
 }
 CALL_ROWS = 32
 
@@ -66,12 +70,13 @@ def make_scores(design: Design, model: ProteinMPNN, soluble: ProteinMPNN, reward
 
     Held out, unless part of the reward: pLDDT by the other network, and the likelihood under the soluble weights.
     """
-    parts = list(_parts(reward))
+    terms = list(_terms(reward))
+    parts = [part for _, part in terms]
     columns = [Column("reward", label_of(reward), "reward", "higher", _checked(reward))]
     if isinstance(reward, Weighted):
         columns += [
-            Column(part.name, label_of(part), "part", "higher", _checked(part))
-            for part in parts
+            Column(part.name, label_of(part), "part", "lower" if weight < 0 else "higher", _checked(part))
+            for weight, part in terms
             if not isinstance(part, Constraint)
         ]
     notes: list[str] = []
@@ -104,16 +109,17 @@ def label_of(reward: Reward) -> str:
     return LABELS.get(reward.name, reward.name)
 
 
-def _parts(reward: Reward) -> Iterator[Reward]:
+def _terms(reward: Reward, factor: float = 1.0) -> Iterator[tuple[float, Reward]]:
+    """Yield the rewards that a reward is a sum of, with their weights."""
     if isinstance(reward, Weighted):
-        for _, part in reward.terms:
-            yield from _parts(part)
+        for weight, part in reward.terms:
+            yield from _terms(part, factor * weight)
     else:
-        yield reward
+        yield factor, reward
 
 
 def _checked(reward: Reward) -> Callable[[Tensor], Tensor]:
-    return RewardCalls(reward, None, CALL_ROWS)
+    return RewardCalls(reward, lambda tokens: tokens, CALL_ROWS)
 
 
 def _mean_nll(model: ProteinMPNN, free: Tensor, orders: int) -> Callable[[Tensor], Tensor]:

@@ -16,7 +16,6 @@ from fastguide.progress import Status
 
 GUIDANCE = ("smc", "svdd", "best-of-n")
 FASTA_STYLES = ("fastguide", "proteinmpnn", "ligandmpnn")
-DEFAULT_BRANCH = 8
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class DesignSettings:
             ``[n, R_out]`` int64 to ``[n]``.
         alpha: temperature of the tilt ``exp(reward / alpha)``, in units of the reward.
         particles: samples that the run holds.
-        branch: children a particle proposes (svdd only), 8 if None.
+        branch: children a particle proposes; only svdd reads it.
         steps: reverse steps.
         temperature: of the amino-acid draws.
         designs: distinct designs to return, at most.
@@ -53,7 +52,7 @@ class DesignSettings:
     reward: str | Callable[..., Any] = "plddt"
     alpha: float = 0.3
     particles: int = 32
-    branch: int | None = None
+    branch: int = 8
     steps: int = 40
     temperature: float = 0.5
     designs: int = 8
@@ -73,11 +72,10 @@ class DesignSettings:
     progress: bool | Callable[[Status], object] = True
 
     def __post_init__(self) -> None:
-        for name in ("particles", "steps", "designs", "orders"):
+        for name in ("particles", "branch", "steps", "designs", "orders"):
             _check_count(name, getattr(self, name))
-        for name in ("branch", "threads"):
-            if getattr(self, name) is not None:
-                _check_count(name, getattr(self, name))
+        if self.threads is not None:
+            _check_count("threads", self.threads)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: expected a whole number of 0 <= seed < 2**63, got {self.seed!r}")
         if not _is_number(self.temperature) or self.temperature < 0:
@@ -86,8 +84,6 @@ class DesignSettings:
             raise ValueError(f"guidance: unknown {self.guidance!r}; choose one of {', '.join(GUIDANCE)}")
         if self.fasta_style not in FASTA_STYLES:
             raise ValueError(f"fasta_style: unknown {self.fasta_style!r}; choose one of {', '.join(FASTA_STYLES)}")
-        if self.branch is not None and self.guidance != "svdd":
-            raise ValueError(f"branch: only svdd proposes several children; leave it out with {self.guidance}")
         if not callable(self.reward) and not (isinstance(self.reward, str) and self.reward.strip()):
             raise ValueError(f"reward: expected a text such as 'plddt' or a callable, got {self.reward!r}")
         if not isinstance(self.progress, bool) and not callable(self.progress):
@@ -100,15 +96,16 @@ class DesignSettings:
         if self.guidance == "smc":
             return SMC(alpha=self.alpha)
         if self.guidance == "svdd":
-            return SVDD(alpha=self.alpha, branch=DEFAULT_BRANCH if self.branch is None else self.branch)
+            return SVDD(alpha=self.alpha, branch=self.branch)
         return BestOfN(alpha=self.alpha)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, those at None left out."""
         found = {}
         for f in fields(self):
-            value = getattr(self, f.name)
-            if value is None or f.name in ("overwrite", "progress"):
+            value = "1UBI, bundled" if f.name == "pdb" and self.pdb is None else getattr(self, f.name)
+            unread = f.name == "branch" and self.guidance != "svdd"
+            if value is None or unread or f.name in ("overwrite", "progress"):
                 continue
             found[f.name] = value if isinstance(value, (str, int, float, list, tuple, dict)) else _name(value)
         return found

@@ -120,5 +120,9 @@ def raise_without_weight(name: str, what: str, rows: list[int], shape: torch.Siz
 
 def raise_degenerate(log_weights: Tensor, rule: str, k: int) -> NoReturn:
     """Raise `DegenerateWeights` for the rows that lack weight for ``k`` draws by ``rule``."""
-    what = f'fewer than the {k} items of nonzero weight that rule="{rule}" needs' if rule in RANKED else "every weight is zero"
+    what = (
+        f'fewer than the {k} items of nonzero weight that rule="{rule}" needs'
+        if rule in RANKED
+        else "every weight is zero"
+    )
     raise_without_weight("log_weights", what, lacking_rows(log_weights, rule, k), log_weights.shape)

@@ -175,7 +175,17 @@ def _launch(
             rule, ess_threshold, seeds, seed, step, keep, backend,
         )  # fmt: skip
         code, index = _native.reweight_select(
-            inputs, betas, beta, previous_betas, previous_beta, RULES.index(rule), ess_threshold, seeds, seed, step, outputs
+            inputs,
+            betas,
+            beta,
+            previous_betas,
+            previous_beta,
+            RULES.index(rule),
+            ess_threshold,
+            seeds,
+            seed,
+            step,
+            outputs,
         )
         if code == _native.INVALID_VALUE:
             _refuse(log_weights, values, previous_values, betas, previous_betas, log_ratio, index)
@@ -237,7 +247,9 @@ def _refuse(
             raise ValueError(f"{name}: {float(x.reshape(-1)[flat])} {where}; expected a number or -inf")
     for name, beta in (("beta", betas), ("previous_beta", previous_betas)):
         if beta is not None and not math.isfinite(float(beta[flat // shape[-1]])):
-            raise ValueError(f"{name}: {float(beta[flat // shape[-1]])} at group {flat // shape[-1]}; expected a number")
+            raise ValueError(
+                f"{name}: {float(beta[flat // shape[-1]])} at group {flat // shape[-1]}; expected a number"
+            )
     if float(previous_values.reshape(-1)[flat]) == -math.inf:
         raise ValueError(
             f"previous_values: -inf {where}, but the particle is alive; a particle killed by its value has log-weight -inf"

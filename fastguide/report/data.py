@@ -25,11 +25,13 @@ class Estimate(NamedTuple):
     error: float
 
 
-def estimate(values: Floats, weights: Floats | None = None) -> Estimate:
+def estimate(values: Floats, weights: Floats | None = None, ancestors: Integers | None = None) -> Estimate:
     """Return the mean of ``values`` ``[n]`` under ``weights`` ``[n]`` (equal if None), and its standard error.
 
     Values that are not finite are left out. The error is that of the self-normalised mean, ``sqrt(Σ W² (x − mean)²)``,
-    times ``sqrt(n/(n − 1))``. It takes the samples as independent, which those of a resampled group are not quite.
+    times ``sqrt(n/(n − 1))``, as if the samples were independent. Those that descend from one particle of the first step
+    are not: where ``ancestors`` ``[n]`` says which do, the sum is also taken over lineages, ``sqrt(Σ_a (Σ_{i∈a} W_i (x_i −
+    mean))²)`` (Chan and Lai 2013; Lee and Whiteley 2018), and the larger error is returned.
     """
     keep = np.isfinite(values)
     if weights is not None:
@@ -42,7 +44,17 @@ def estimate(values: Floats, weights: Floats | None = None) -> Estimate:
     mean = float(w @ x)
     if len(x) < 2:
         return Estimate(mean, math.nan)
-    return Estimate(mean, math.sqrt(float(w**2 @ (x - mean) ** 2) * len(x) / (len(x) - 1)))
+    deviations = w * (x - mean)
+    variance = _sum_of_squares(deviations)
+    if ancestors is not None:
+        _, lineage = np.unique(ancestors[keep], return_inverse=True)
+        if lineage.max() > 0:
+            variance = max(variance, _sum_of_squares(np.bincount(lineage, weights=deviations).astype(np.float64)))
+    return Estimate(mean, math.sqrt(variance))
+
+
+def _sum_of_squares(deviations: Floats) -> float:
+    return float(deviations @ deviations) * len(deviations) / (len(deviations) - 1)
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ class Score:
         better: ``higher``, ``lower``, or None.
         guided: ``[n]`` values of the guided samples.
         weights: ``[n]`` of the guided samples, None for equal ones.
+        ancestors: ``[n]`` which particle of the first step each guided sample descends from, None if all differ.
         unguided: ``[m]`` equally weighted values of the unguided run, or None.
         native: value of the native, or None.
         unit: for axes.
@@ -69,11 +82,12 @@ class Score:
     unguided: Floats | None = None
     native: float | None = None
     unit: str = ""
+    ancestors: Integers | None = None
 
     @property
     def guided_mean(self) -> Estimate:
         """Weighted mean of the guided samples."""
-        return estimate(self.guided, self.weights)
+        return estimate(self.guided, self.weights, self.ancestors)
 
     @property
     def unguided_mean(self) -> Estimate | None:
@@ -109,7 +123,7 @@ class RunData:
         values_mean: ``[T, G]``. values_max: ``[T, G]``.
         denoiser_rows: ``[T]``. reward_rows: ``[T]``. recomputed_rows: ``[T]``.
         seconds_denoiser: ``[T]``. seconds_reward: ``[T]``. seconds_other: ``[T]``.
-        parents: ``[T, N]`` parents' slots in group 0.
+        parents: ``[T, N]`` parents' slots in group 0. roots: ``[G·N]`` particle of the first step each sample descends from.
         rewards: ``[G·N]``. weights: ``[G·N]``, summing to 1.
         distinct: distinct samples among those of nonzero weight.
         log_normalizer: text of the estimate.
@@ -135,6 +149,7 @@ class RunData:
     seconds_reward: Floats
     seconds_other: Floats
     parents: Integers
+    roots: Integers
     rewards: Floats
     weights: Floats
     distinct: int
@@ -189,6 +204,7 @@ class RunData:
             seconds_reward=reward,
             seconds_other=np.maximum(0.0, seconds - denoiser - reward),
             parents=result.ancestry.parents[:, 0].cpu().numpy(),
+            roots=roots_of(result),
             rewards=result.rewards.cpu().numpy(),
             weights=raw / raw.sum() if raw.sum() > 0 else raw,
             distinct=len({row.tobytes() for row in alive.cpu().numpy()}),
@@ -197,6 +213,12 @@ class RunData:
             uses_values=result.guidance.uses_values,
             ess_threshold=getattr(result.guidance, "ess_threshold", None),
         )
+
+
+def roots_of(result: Result) -> Integers:
+    """Return ``[G·N]`` the particle of the first step that each sample descends from, numbered over all groups."""
+    roots = result.ancestry.roots.cpu().numpy()
+    return np.asarray(roots + np.arange(len(roots))[:, None] * roots.shape[1], dtype=np.int64).reshape(-1)
 
 
 @dataclass(frozen=True)

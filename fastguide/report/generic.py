@@ -31,6 +31,7 @@ def result_data(
         better="higher",
         guided=result.rewards.cpu().numpy(),
         weights=run.weights if run.weights.any() else np.ones_like(run.weights),
+        ancestors=run.roots,
         unguided=None if unguided is None else unguided.rewards.cpu().numpy(),
     )
     return ReportData(

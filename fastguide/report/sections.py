@@ -114,9 +114,9 @@ def _distribution_caption(score: Score) -> str:
     gain = score.gain
     if gain is None or math.isnan(gain.mean):
         return text
-    size = "" if math.isnan(gain.error) else f" ({abs(gain.mean) / gain.error:.1f} s.e.)" if gain.error > 0 else ""
     raw = -gain.mean if score.better == "lower" else gain.mean
-    return f"{text} Guidance moved the mean by {'+' if raw > 0 else ''}{show(raw)}{size}."
+    moved = " ".join(show_estimate(Estimate(raw, gain.error))).strip()
+    return f"{text} Guidance moved the mean by {'+' if raw > 0 else ''}{moved}."
 
 
 def _score_table(data: ReportData) -> str:
@@ -150,7 +150,8 @@ def _change(score: Score) -> str:
     if gain is None or math.isnan(gain.mean):
         return "–"
     raw = -gain.mean if score.better == "lower" else gain.mean
-    text = ("+" if raw > 0 else "") + show(raw)
+    mean, error = show_estimate(Estimate(raw, gain.error))
+    text = ("+" if raw > 0 else "") + mean + (f" <small>{error}</small>" if error else "")
     clear = abs(gain.mean) > 2 * (0.0 if math.isnan(gain.error) else gain.error) and gain.mean != 0
     if score.better is None or not clear:
         return text
@@ -236,7 +237,7 @@ def _genealogy(run: RunData, cls: str) -> str:
         "thick as the samples that share it are many."
     )
     key = [("guided", "lineages of samples")]
-    if shown == run.particles:
+    if shown == run.particles and any(len(set(row)) < run.particles for row in run.parents.tolist()):
         caption += " Grey ends: particles without descendants."
         key.append(("unguided", "died out"))
     wide = charts.genealogy_chart(run, width=1080 if cls == "full" else 724, height=260 if cls == "full" else 216)

@@ -57,6 +57,7 @@ def run_data(*, particles: int = 32, steps: int = 40, groups: int = 1, branch: i
         seconds_reward=rng.uniform(0.02, 0.06, steps),
         seconds_other=rng.uniform(0.002, 0.006, steps),
         parents=parents,
+        roots=np.arange(groups * n),
         rewards=rewards,
         weights=weights,
         distinct=groups * n,
