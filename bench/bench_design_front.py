@@ -12,9 +12,9 @@ from importlib.resources import files
 from itertools import product
 
 import torch
-from fastguide.design import DesignSettings
 
 import fastguide as fg
+from fastguide.design import DesignSettings
 from fastguide.models import ProteinMPNN
 from fastguide.protein import Design, read_structure
 from fastguide.rewards import PLDDT
@@ -36,8 +36,8 @@ class Bench:
         distance = (x[:, None] != x[None]).sum(-1).double()
         distance = distance[~torch.eye(len(x), dtype=torch.bool)].median()
         print(
-            f"{s.guidance:9s} T {s.temperature:<4} alpha {s.alpha:<4} N {s.particles:<4} M {s.make_guidance().branch:<3} steps {s.steps:<3} "
-            f"seed {s.seed} | V7 {self.plddt(x).mean():6.2f}  V6 {self.held_out(x).mean():6.2f}  "
+            f"{s.guidance:9s} T {s.temperature:<4} alpha {s.alpha:<4} N {s.particles:<4} M {s.make_guidance().branch:<3} "
+            f"steps {s.steps:<3} seed {s.seed} | V7 {self.plddt(x).mean():6.2f}  V6 {self.held_out(x).mean():6.2f}  "
             f"soluble NLL {self.soluble.nll(x, orders=4).mean():.3f}  distinct {len(x.unique(dim=0))}/{len(x)}  "
             f"median Hamming {distance:.0f}/{x.shape[1]} | {result.denoiser_rows} denoiser rows, {result.reward_rows} "
             f"reward rows, {result.seconds:.1f} s",
@@ -60,9 +60,7 @@ def main() -> None:
         for alpha, branch in product((0.0, 0.2, 0.5), (8, 16)):
             bench.run(replace(base, temperature=temperature, alpha=alpha, branch=branch))
         for alpha, particles in product((0.2, 0.5), (256, 1024)):
-            bench.run(
-                replace(base, temperature=temperature, guidance="smc", alpha=alpha, particles=particles)
-            )
+            bench.run(replace(base, temperature=temperature, guidance="smc", alpha=alpha, particles=particles))
 
 
 if __name__ == "__main__":

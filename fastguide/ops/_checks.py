@@ -31,7 +31,7 @@ def count(name: str, value: object) -> int:
     """Return ``value`` as a positive integer that fits 32 bits."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected a whole number, got {value!r}")
-    n = operator.index(value)  # type: ignore[arg-type]
+    n = operator.index(value)
     if not 1 <= n <= INT32_MAX:
         raise ValueError(f"{name}: expected a whole number in [1, 2^31 - 1], got {n}")
     return n

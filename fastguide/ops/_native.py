@@ -211,10 +211,6 @@ def select(
     )
 
 
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
-
-
 def reweight_select(
     inputs: Sequence[Tensor | None],
     betas: Tensor | None,

@@ -147,7 +147,7 @@ def draw(fold: Fold, k: int, rule: str, random: Tensor) -> Tensor:
     Returns:
         int64 ``[R, k]``.
     """
-    rows, m = fold.points.shape
+    m = fold.points.shape[1]
     total = fold.total[:, None]
     if rule == "multinomial":
         return _index(fold.points, mulhi64(random, total).sort(-1).values)

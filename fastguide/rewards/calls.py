@@ -105,13 +105,13 @@ class RewardCalls:
                 f"reward '{name}': expected shape [{len(rows)}] (one number a sample), got {list(values.shape)}; "
                 "wrap a one-at-a-time function in fg.rewards.each"
             )
-        values = values.detach()[:real].to(rows.device, torch.float64)
-        bad = torch.isnan(values) | (values == torch.inf)
+        checked: Tensor = values.detach()[:real].to(rows.device, torch.float64)
+        bad = torch.isnan(checked) | (checked == torch.inf)
         if bool(bad.any()):
             first = int(bad.nonzero()[0])
             sample = samples[first]
-            raise RewardError(f"reward '{name}': returned {float(values[first])} for sample {_show(sample)}", sample)
-        return values
+            raise RewardError(f"reward '{name}': returned {float(checked[first])} for sample {_show(sample)}", sample)
+        return checked
 
 
 def _show(sample: Any) -> str:
