@@ -67,7 +67,7 @@ def select(
         backend: ``"cpu"`` or ``"torch"`` (the reference); None chooses by device and `fastguide.config`.
 
     Returns:
-        A `Selection`. Precision: log-mean-weight within 3e-7 (float32 log-weights) or 1e-14 (float64, near 0); ESS too large
+        A `Selection`. Precision: log-mean-weight within 3e-7 (float32 log-weights) or 1.5e-11 (float64); ESS too large
         by at most a relative 2^-17, usually 2^-24, and exactly ``M`` for equal weights.
 
     Raises:

@@ -1,0 +1,106 @@
+"""One `OpSpec` an operation: its name, inputs to try it on, and what is registered with torch.
+
+Tests of registration and of agreement between backends run over `SPECS`; an operation appends its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fastguide import _cpu, ops
+
+BUILDS = [(level, threads) for level in _cpu.levels() for threads in (1, 2)]
+"""SIMD levels of this processor, each with one thread and with two: all must give the bits of the reference."""
+
+
+@contextmanager
+def build(level: str, threads: int) -> Iterator[None]:
+    """Run the kernels of one SIMD level on a number of threads, and restore what was."""
+    before = _cpu.level(), torch.get_num_threads()
+    try:
+        _cpu.force_level(level)
+        torch.set_num_threads(threads)
+        yield
+    finally:
+        _cpu.force_level(before[0])
+        torch.set_num_threads(before[1])
+
+
+def assert_same_bits(expected: Any, got: Any, what: str) -> None:
+    """Assert that two results, tuples of tensors or None, agree bit for bit."""
+    for i, (a, b) in enumerate(zip(expected, got, strict=True)):
+        if a is None:
+            assert b is None, f"{what}: field {i}"
+            continue
+        assert a.shape == b.shape, f"{what}: field {i}"
+        assert a.dtype == b.dtype, f"{what}: field {i}"
+        differ = (a != b).flatten().nonzero().flatten()
+        assert len(differ) == 0, (
+            f"{what}: field {i} differs at {differ[:5].tolist()} of {a.numel()}: "
+            f"{a.flatten()[differ[:5]].tolist()} and {b.flatten()[differ[:5]].tolist()}"
+        )
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """What the shared tests need to know about an operation.
+
+    Attributes:
+        name: the public name in ``fastguide.ops``.
+        call: the public function; it takes ``backend=``.
+        samples: yields keyword arguments of ``call``.
+        registered: yields positional arguments of ``torch.ops.fastguide.<name>``.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    samples: Callable[[], Iterator[dict[str, Any]]]
+    registered: Callable[[], Iterator[tuple[Any, ...]]]
+
+
+def _normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def _select_samples() -> Iterator[dict[str, Any]]:
+    for rule in ("systematic", "stratified", "multinomial", "residual", "argmax", "topk", "gumbel_topk"):
+        yield {"log_weights": _normal(9), "rule": rule}
+        yield {"log_weights": _normal(3, 40, dtype=torch.float64), "k": 7, "rule": rule, "seed": 5, "step": 2}
+        yield {"log_weights": _normal(2, 3, 8), "rule": rule, "order": "slots", "seed": torch.tensor([4, 9])}
+
+
+def _select_registered() -> Iterator[tuple[Any, ...]]:
+    yield (_normal(9), 4, "systematic", "sorted", None, 3, 1, False, None)
+    yield (_normal(2, 3, 8, dtype=torch.float64), 8, "residual", "slots", torch.tensor([4, 9]), 0, 0, True, "torch")
+
+
+def _reweight_samples() -> Iterator[dict[str, Any]]:
+    particles = {"log_weights": _normal(3, 50, seed=1), "values": _normal(3, 50), "previous_values": _normal(3, 50, seed=2)}
+    for threshold in (0.0, 0.6, 1.0):
+        yield {**particles, "beta": 1.5, "previous_beta": 0.5, "ess_threshold": threshold}
+        yield {
+            **{name: x.double() for name, x in particles.items()},
+            "beta": torch.tensor([0.1, 2.0, 9.0]),
+            "previous_beta": 0.5,
+            "log_ratio": _normal(3, 50, dtype=torch.float64, seed=3),
+            "running": torch.arange(150).view(3, 50),
+            "ess_threshold": threshold,
+        }
+
+
+def _reweight_registered() -> Iterator[tuple[Any, ...]]:
+    x = _normal(2, 9)
+    yield (x, x, x, None, 2.0, None, 1.0, None, None, "systematic", 0.5, None, 3, 1, False, None)
+    beta = torch.ones(2, dtype=torch.float64)
+    yield (x, x, x, beta, 0.0, beta, 0.0, x, x, "residual", 1.0, torch.tensor([4, 9]), 0, 0, True, None)
+
+
+SPECS = [
+    OpSpec("select", ops.select, _select_samples, _select_registered),
+    OpSpec("reweight_select", ops.reweight_select, _reweight_samples, _reweight_registered),
+]
