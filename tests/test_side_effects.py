@@ -21,7 +21,7 @@ def surroundings():
         "threads": torch.get_num_threads(),
         "interop threads": torch.get_num_interop_threads(),
         "torch random state": torch.get_rng_state().tolist(),
-        "numpy random state": [str(part) for part in np.random.get_state()],  # noqa: NPY002 - the state others use
+        "numpy random state": [str(part) for part in np.random.get_state()],
         "python random state": random.getstate(),
         "default dtype": torch.get_default_dtype(),
         "grad mode": torch.is_grad_enabled(),

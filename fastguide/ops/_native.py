@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Size, Tensor
@@ -22,6 +24,21 @@ OK, INVALID_VALUE, DEGENERATE, OUT_OF_RANGE, OUT_OF_MEMORY = range(5)
 
 if (_level := config.simd_level()) is not None:
     _cpu.force_level(_level)
+
+
+def _warn_if_stale() -> None:
+    """Say so where the sources beside this package, as in an editable installation, are newer than the extension."""
+    sources = Path(__file__).parents[2] / "csrc"
+    newest = max((path.stat().st_mtime for path in sources.glob("*/*")), default=0.0)
+    if newest > Path(_cpu.__file__).stat().st_mtime:
+        warnings.warn(
+            f"fastguide._cpu is older than its sources in {sources}; run `pip install -e .` there",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+_warn_if_stale()
 
 
 def plain(x: Tensor) -> Tensor:
