@@ -29,19 +29,14 @@ class Bench:
 
     def run(self, s: DesignSettings) -> None:
         process = fg.MaskedProcess(self.model.length, self.model.vocab, s.steps, temperature=s.temperature)
-        guidance = {
-            "smc": lambda: fg.SMC(alpha=s.alpha),
-            "svdd": lambda: fg.SVDD(alpha=s.alpha, branch=s.branch),
-            "best-of-n": lambda: fg.BestOfN(alpha=s.alpha),
-        }[s.guidance]()
         result = fg.sample(
-            process, self.model, self.plddt, guidance, particles=s.particles, seed=s.seed, progress=False
+            process, self.model, self.plddt, s.make_guidance(), particles=s.particles, seed=s.seed, progress=False
         )
         x = self.model.decode(result.draw(min(64, s.particles)) if s.guidance == "smc" else result.samples)
         distance = (x[:, None] != x[None]).sum(-1).double()
         distance = distance[~torch.eye(len(x), dtype=torch.bool)].median()
         print(
-            f"{s.guidance:9s} T {s.temperature:<4} alpha {s.alpha:<4} N {s.particles:<4} M {s.branch:<3} steps {s.steps:<3} "
+            f"{s.guidance:9s} T {s.temperature:<4} alpha {s.alpha:<4} N {s.particles:<4} M {s.make_guidance().branch:<3} steps {s.steps:<3} "
             f"seed {s.seed} | V7 {self.plddt(x).mean():6.2f}  V6 {self.held_out(x).mean():6.2f}  "
             f"soluble NLL {self.soluble.nll(x, orders=4).mean():.3f}  distinct {len(x.unique(dim=0))}/{len(x)}  "
             f"median Hamming {distance:.0f}/{x.shape[1]} | {result.denoiser_rows} denoiser rows, {result.reward_rows} "
@@ -52,20 +47,22 @@ class Bench:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--defaults", action="store_true")
+    parser.add_argument("--defaults", action="store_true", help="only the defaults, over three seeds")
     args = parser.parse_args()
     bench, base = Bench(), DesignSettings()
     if args.defaults:
         for seed in range(3):
-            bench.run(replace(base, seed=seed, guidance="best-of-n", alpha=0.0))
+            bench.run(replace(base, seed=seed, guidance="best-of-n", alpha=0.0, branch=None))
             bench.run(replace(base, seed=seed))
         return
     for temperature in (0.1, 0.3, 0.5, 0.7, 1.0):
-        bench.run(replace(base, temperature=temperature, guidance="best-of-n", alpha=0.0))
+        bench.run(replace(base, temperature=temperature, guidance="best-of-n", alpha=0.0, branch=None))
         for alpha, branch in product((0.0, 0.2, 0.5), (8, 16)):
             bench.run(replace(base, temperature=temperature, alpha=alpha, branch=branch))
         for alpha, particles in product((0.2, 0.5), (256, 1024)):
-            bench.run(replace(base, temperature=temperature, guidance="smc", alpha=alpha, particles=particles))
+            bench.run(
+                replace(base, temperature=temperature, guidance="smc", alpha=alpha, particles=particles, branch=None)
+            )
 
 
 if __name__ == "__main__":

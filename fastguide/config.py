@@ -1,4 +1,4 @@
-"""Settings from the environment, read here and nowhere else.
+"""Settings from the environment, read here and nowhere else, once, on import: a look-up costs as much as a small kernel.
 
 ``FASTGUIDE_BACKEND``: ``torch`` (the reference) or ``cpu``, instead of the choice by device.
 ``FASTGUIDE_SIMD``: ``portable``, ``avx2``, ``avx512`` or ``neon``, instead of the best that the processor has.
@@ -16,6 +16,9 @@ import torch
 
 BACKENDS = ("torch", "cpu")
 
+_CPU = torch.device("cpu")
+_ENVIRONMENT_BACKEND = os.environ.get("FASTGUIDE_BACKEND") or None
+_ENVIRONMENT_THREADS = os.environ.get("FASTGUIDE_THREADS") or None
 _backend: ContextVar[str | None] = ContextVar("fastguide_backend", default=None)
 
 
@@ -41,9 +44,9 @@ def choose_backend(device: torch.device, requested: str | None = None) -> str:
         return _check_backend(requested, "backend")
     if (chosen := _backend.get()) is not None:
         return chosen
-    if name := os.environ.get("FASTGUIDE_BACKEND"):
-        return _check_backend(name, "FASTGUIDE_BACKEND")
-    return "cpu" if device.type == "cpu" else "torch"
+    if _ENVIRONMENT_BACKEND is not None:
+        return _check_backend(_ENVIRONMENT_BACKEND, "FASTGUIDE_BACKEND")
+    return "cpu" if device == _CPU else "torch"
 
 
 def simd_level() -> str | None:
@@ -53,8 +56,8 @@ def simd_level() -> str | None:
 
 def threads() -> int:
     """Return the number of threads that CPU kernels use."""
-    if text := os.environ.get("FASTGUIDE_THREADS"):
-        if not text.isdigit() or int(text) < 1:
-            raise ValueError(f"FASTGUIDE_THREADS: expected a positive whole number, got {text!r}")
-        return int(text)
+    if _ENVIRONMENT_THREADS is not None:
+        if not _ENVIRONMENT_THREADS.isdigit() or int(_ENVIRONMENT_THREADS) < 1:
+            raise ValueError(f"FASTGUIDE_THREADS: expected a positive whole number, got {_ENVIRONMENT_THREADS!r}")
+        return int(_ENVIRONMENT_THREADS)
     return torch.get_num_threads()

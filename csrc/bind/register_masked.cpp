@@ -1,5 +1,6 @@
 #include "bind/register.h"
 #include "core/categorical.h"
+#include "core/seed.h"
 
 namespace fg {
 namespace {
@@ -14,7 +15,7 @@ template <Status (*Kernels::*kernel)(const MaskedArgs&)> void define(pybind11::m
                  std::uintptr_t lengths, std::int64_t states, std::int64_t particles, std::int64_t groups,
                  std::int64_t branch, std::int64_t length, std::int64_t vocab, double reveal_probability,
                  float inverse_temperature, std::int64_t step, std::uint32_t stream, int threads) {
-    const std::int64_t expanded = expand_seed(seed, 0);
+    const std::int64_t expanded = static_cast<std::int64_t>(expand_seed(seed, 0));
     MaskedArgs args{};
     args.tokens = pointer<const void>(tokens);
     args.wide_tokens = wide_tokens;

@@ -19,7 +19,6 @@
 #include "core/annotations.h"
 #include "core/exp.h"
 #include "core/integer.h"
-#include "core/philox.h"
 
 namespace fg {
 
@@ -48,13 +47,6 @@ FG_HD std::int64_t token_prefix_needed(std::int64_t rest, std::int64_t drop) {
 // and no positive p is rounded to never.
 FG_HD std::uint64_t reveal_threshold(double probability) {
   return static_cast<std::uint64_t>(std::ceil(probability * 0x1p32));
-}
-
-// The seed of group `group` in a call whose seed is the integer `seed`: 63 bits.
-FG_HD std::int64_t expand_seed(std::uint64_t seed, std::uint64_t group) {
-  const Words words = philox(seed, static_cast<std::uint32_t>(group), static_cast<std::uint32_t>(group >> 32),
-                             0, 0xFFFFFFFFu);
-  return static_cast<std::int64_t>(words.word64(0) >> 1);
 }
 
 } // namespace fg

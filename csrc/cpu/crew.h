@@ -13,7 +13,7 @@ namespace fg::FG_LEVEL {
 namespace {
 
 constexpr std::int64_t kWorthAThread = 16384; // items below which waking a thread costs more than it brings
-constexpr std::int64_t kStack = 32768;        // bytes of workspace that need no allocation
+constexpr std::int64_t kStack = 65536;        // bytes of workspace that need no allocation
 
 // Memory of `bytes` bytes: the caller's stack where it suffices, else the heap.
 struct Memory {
@@ -91,6 +91,8 @@ Status each_row(std::int64_t rows, std::int64_t items, std::int64_t draws, Rule 
           const Status status = visit(team, r, draws, memory.data);
           if (team.id == 0)
             note(status);
+          if (r + 1 < rows)
+            team.sync();
         }
       }
     }

@@ -15,16 +15,13 @@ namespace fg::FG_LEVEL {
 
 #if defined(FG_LEVEL_avx512)
 constexpr int kLanes = 16; // floats in a register
-#define FG_LOW_LANES 0, 1, 2, 3, 4, 5, 6, 7
-#define FG_HIGH_LANES 8, 9, 10, 11, 12, 13, 14, 15
+#define FG_PAIRS 0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15
 #elif defined(FG_LEVEL_avx2)
 constexpr int kLanes = 8;
-#define FG_LOW_LANES 0, 1, 2, 3
-#define FG_HIGH_LANES 4, 5, 6, 7
+#define FG_PAIRS 0, 1, 4, 5, 2, 3, 6, 7
 #else
 constexpr int kLanes = 4;
-#define FG_LOW_LANES 0, 1
-#define FG_HIGH_LANES 2, 3
+#define FG_PAIRS 0, 1, 2, 3
 #endif
 constexpr int kWideLanes = kLanes / 2; // doubles or 64-bit integers in a register
 
@@ -33,7 +30,6 @@ using Ints = std::int32_t __attribute__((vector_size(4 * kLanes)));
 using UInts = std::uint32_t __attribute__((vector_size(4 * kLanes)));
 using Shorts = std::uint16_t __attribute__((vector_size(2 * kLanes)));
 using HalfFloats = float __attribute__((vector_size(2 * kLanes)));
-using HalfInts = std::int32_t __attribute__((vector_size(2 * kLanes)));
 using Doubles = double __attribute__((vector_size(4 * kLanes)));
 using Longs = std::int64_t __attribute__((vector_size(4 * kLanes)));
 using ULongs = std::uint64_t __attribute__((vector_size(4 * kLanes)));
@@ -71,17 +67,53 @@ FG_HD Ints lane_numbers() {
   return v;
 }
 
+// No lane may be NaN.
 FG_HD float largest(Floats v) {
+#if defined(FG_LEVEL_avx512)
+  const __m256 eight = _mm256_max_ps(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),
+                                     __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+#elif defined(FG_LEVEL_avx2)
+  const __m256 eight = v;
+#endif
+#if defined(FG_LEVEL_avx512) || defined(FG_LEVEL_avx2)
+  __m128 few = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  few = _mm_max_ps(few, _mm_movehl_ps(few, few));
+  return _mm_cvtss_f32(_mm_max_ss(few, _mm_movehdup_ps(few)));
+#else
   float most = v[0];
   for (int i = 1; i < kLanes; ++i)
     most = v[i] > most ? v[i] : most;
   return most;
+#endif
+}
+// Bit i: v[i] == x.
+FG_HD std::uint32_t equal_lanes(Floats v, float x) {
+#if defined(FG_LEVEL_avx512)
+  return _mm512_cmp_ps_mask(v, floats(x), _CMP_EQ_OQ);
+#elif defined(FG_LEVEL_avx2)
+  return static_cast<std::uint32_t>(_mm256_movemask_ps((Floats)(v == floats(x))));
+#elif defined(__x86_64__)
+  return static_cast<std::uint32_t>(_mm_movemask_ps((Floats)(v == floats(x))));
+#else
+  std::uint32_t bits = 0;
+  for (int i = 0; i < kLanes; ++i)
+    bits |= static_cast<std::uint32_t>(v[i] == x) << i;
+  return bits;
+#endif
 }
 FG_HD std::int64_t total(Longs v) {
-  std::int64_t sum = 0;
-  for (int i = 0; i < kWideLanes; ++i)
-    sum += v[i];
-  return sum;
+#if defined(FG_LEVEL_avx512)
+  const __m256i four =
+      (__m256i)(__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7));
+#elif defined(FG_LEVEL_avx2)
+  const __m256i four = (__m256i)v;
+#endif
+#if defined(FG_LEVEL_avx512) || defined(FG_LEVEL_avx2)
+  const __m128i two = _mm_add_epi64(_mm256_castsi256_si128(four), _mm256_extracti128_si256(four, 1));
+  return _mm_cvtsi128_si64(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two)));
+#else
+  return v[0] + v[1];
+#endif
 }
 
 // The 64-bit products of the low 32 bits of each lane; the high halves may hold anything.
@@ -117,38 +149,97 @@ FG_HD WordLanes philox_lanes(std::uint64_t key, ULongs c0, ULongs c1, ULongs c2,
   return {{c0, c1, c2, c3}};
 }
 
-// scaled_weight(y[i], e) of csrc/core/exp.h for one register of floats, none of them NaN or above the maximum
-// that gave e, and none in [-inf, -1e9) unless that maximum is above -1e9 + 64. The same bits: t is rounded
-// to an integer by adding 1.5 * 2^52, whose low bits are then that integer; the polynomial is scaled by 2^24
-// throughout, which is exact; a t that would be dropped by 62 bits or more is lifted to 62, where 2^50 >> 62
-// is zero.
-struct Weights {
-  Longs low, high;
+// Two registers of doubles rounded to one of floats, in pairs: 0 1 of the first, 0 1 of the second, 2 3 of
+// the first, and so on; to_high_halves undoes the order, one instruction a register. (gcc 12 splits
+// conversions of whole vectors into halves, hence intrinsics.)
+FG_HD Doubles to_doubles(HalfFloats x) {
+#if defined(FG_LEVEL_avx512)
+  return _mm512_maskz_cvtps_pd(0xFF, x);
+#elif defined(FG_LEVEL_avx2)
+  return _mm256_cvtps_pd(x);
+#else
+  return __builtin_convertvector(x, Doubles);
+#endif
+}
+FG_HD Floats to_floats_in_pairs(Doubles a, Doubles b) {
+  return __builtin_shufflevector(__builtin_convertvector(a, HalfFloats),
+                                 __builtin_convertvector(b, HalfFloats), FG_PAIRS);
+}
+struct LongPair {
+  ULongs first, second;
 };
-FG_HD Weights weigh(const float* y, std::int32_t e) {
+FG_HD LongPair to_high_halves(Ints m) {
+#if defined(FG_LEVEL_avx512)
+  const __m512i zero = _mm512_setzero_si512();
+  return {(ULongs)_mm512_maskz_unpacklo_epi32(0xFFFF, zero, (__m512i)m),
+          (ULongs)_mm512_maskz_unpackhi_epi32(0xFFFF, zero, (__m512i)m)};
+#elif defined(FG_LEVEL_avx2)
+  const __m256i zero = _mm256_setzero_si256();
+  return {(ULongs)_mm256_unpacklo_epi32(zero, (__m256i)m), (ULongs)_mm256_unpackhi_epi32(zero, (__m256i)m)};
+#else
+  const Ints zero = {};
+  return {(ULongs)__builtin_shufflevector(zero, m, 0, 4, 1, 5),
+          (ULongs)__builtin_shufflevector(zero, m, 2, 6, 3, 7)};
+#endif
+}
+// Each lane shifted right by its own count, zero for 64 or more (which the language leaves open).
+FG_HD Longs shift_right(ULongs x, ULongs count) {
+#if defined(FG_LEVEL_avx512)
+  return (Longs)_mm512_maskz_srlv_epi64(0xFF, (__m512i)x, (__m512i)count);
+#elif defined(FG_LEVEL_avx2)
+  return (Longs)_mm256_srlv_epi64((__m256i)x, (__m256i)count);
+#elif defined(__x86_64__)
+  const __m128i low = _mm_srl_epi64((__m128i)x, (__m128i)count);
+  const __m128i high = _mm_srl_epi64((__m128i)x, _mm_unpackhi_epi64((__m128i)count, (__m128i)count));
+  return (Longs)_mm_shuffle_pd(_mm_castsi128_pd(low), _mm_castsi128_pd(high), 2);
+#else
+  return (Longs)(count < 64u ? x >> (count & 63u) : ULongs{});
+#endif
+}
+
+// scaled_weight(y[i], e) of csrc/core/exp.h for `Registers` registers of floats, none of them NaN or above
+// the maximum that gave e, and none in (-inf, -1e9) unless that maximum is above -1e9 + 64. The same bits:
+// - t is rounded to an integer by adding 1.5 * 2^52, whose low bits are then that integer;
+// - the polynomial is scaled by 2^24 throughout, which is exact;
+// - far below the maximum, and at -inf (where the polynomial is NaN), the shift exceeds every bit: zero.
+// Stage by stage over the registers: one chain is 80 cycles long, and a scheduler that must hold all of it
+// sees too few others.
+template <int Registers>
+FG_HD void weigh(const float* y, std::int32_t e, Longs (&low)[Registers], Longs (&high)[Registers]) {
   constexpr double kRound = 0x1.8p52;
   constexpr std::int64_t kRoundBits = 0x4338000000000000;
-  const Doubles least = doubles(static_cast<double>(e) - 62.0);
-  Doubles t0 = __builtin_convertvector(load<HalfFloats>(y), Doubles) * kLog2E;
-  Doubles t1 = __builtin_convertvector(load<HalfFloats>(y + kWideLanes), Doubles) * kLog2E;
-  t0 = t0 > least ? t0 : least;
-  t1 = t1 > least ? t1 : least;
-  const Doubles k0 = t0 + kRound, k1 = t1 + kRound;
-  const HalfFloats f0 = __builtin_convertvector(t0 - (k0 - kRound), HalfFloats);
-  const HalfFloats f1 = __builtin_convertvector(t1 - (k1 - kRound), HalfFloats);
-  const Floats f = __builtin_shufflevector(f0, f1, FG_LOW_LANES, FG_HIGH_LANES);
-  Floats p = f * (0x1.3f906cp-13f * 0x1p24f) + 0x1.5f0a66p-10f * 0x1p24f;
-  p = p * f + 0x1.3b30b0p-7f * 0x1p24f;
-  p = p * f + 0x1.c6af78p-5f * 0x1p24f;
-  p = p * f + 0x1.ebfbd8p-3f * 0x1p24f;
-  p = p * f + 0x1.62e430p-1f * 0x1p24f;
-  p = p * f + 0x1p24f;
-  const Ints m = __builtin_convertvector(p, Ints);
-  const Longs m0 = __builtin_convertvector(__builtin_shufflevector(m, m, FG_LOW_LANES), Longs);
-  const Longs m1 = __builtin_convertvector(__builtin_shufflevector(m, m, FG_HIGH_LANES), Longs);
-  const ULongs base = ulongs(static_cast<std::uint64_t>(e + kRoundBits));
-  return {(Longs)(((ULongs)m0 << 26) >> (base - (ULongs)k0)),
-          (Longs)(((ULongs)m1 << 26) >> (base - (ULongs)k1))};
+  constexpr float kCoefficients[] = {0x1.5f0a66p+14f, 0x1.3b30b0p+17f, 0x1.c6af78p+19f,
+                                     0x1.ebfbd8p+21f, 0x1.62e430p+23f, 0x1p+24f};
+  Doubles t[2 * Registers], k[2 * Registers];
+  Floats f[Registers], p[Registers];
+#pragma GCC unroll 8
+  for (int i = 0; i < 2 * Registers; ++i)
+    t[i] = to_doubles(load<HalfFloats>(y + i * kWideLanes)) * kLog2E;
+#pragma GCC unroll 8
+  for (int i = 0; i < 2 * Registers; ++i)
+    k[i] = t[i] + kRound;
+#pragma GCC unroll 8
+  for (int i = 0; i < 2 * Registers; ++i)
+    t[i] = t[i] - (k[i] - kRound);
+#pragma GCC unroll 4
+  for (int i = 0; i < Registers; ++i) {
+    f[i] = to_floats_in_pairs(t[2 * i], t[2 * i + 1]);
+    p[i] = floats(0x1.3f906cp+11f);
+  }
+#pragma GCC unroll 6
+  for (int c = 0; c < 6; ++c) {
+#pragma GCC unroll 4
+    for (int i = 0; i < Registers; ++i)
+      p[i] = p[i] * f[i] + kCoefficients[c];
+  }
+  // The 24-bit mantissa stands at bit 32, and is wanted at bit 26, less what is dropped.
+  const ULongs base = ulongs(static_cast<std::uint64_t>(e + kRoundBits + 6));
+#pragma GCC unroll 4
+  for (int i = 0; i < Registers; ++i) {
+    const LongPair m = to_high_halves(__builtin_convertvector(p[i], Ints));
+    low[i] = shift_right(m.first, base - (ULongs)k[2 * i]);
+    high[i] = shift_right(m.second, base - (ULongs)k[2 * i + 1]);
+  }
 }
 
 } // namespace fg::FG_LEVEL

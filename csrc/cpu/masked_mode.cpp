@@ -3,6 +3,7 @@
 #include "cpu/masked.h"
 
 #include "cpu/kernels.h"
+#include "cpu/open_positions.h"
 #include "cpu/token_row.h"
 
 namespace fg::FG_LEVEL {
@@ -11,36 +12,42 @@ namespace {
 template <typename Token, typename Logit> Status likeliest(const MaskedArgs& a) {
   const Token* tokens = static_cast<const Token*>(a.tokens);
   Token* filled = static_cast<Token*>(a.children);
-  const std::int64_t all = a.states * a.length, per_group = a.states / a.groups;
-  const double nanoseconds = static_cast<double>(all) * (4.0 + 0.1 * static_cast<double>(a.vocab));
+  const std::int64_t per_group = a.states / a.groups, chunks = (a.length + 63) / 64;
+  const double nanoseconds = static_cast<double>(a.states) * static_cast<double>(a.length) *
+                             (5.0 + 0.1 * static_cast<double>(a.vocab));
   const int threads = nanoseconds < 15e3 ? 1 : a.threads;
-  std::int64_t trouble = INT64_MAX, strange = INT64_MAX;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1 + 65536 / a.vocab)                         \
-    reduction(min : trouble, strange)
-  for (std::int64_t i = 0; i < all; ++i) {
-    const std::int64_t state = i / a.length, position = i % a.length;
-    const std::int64_t old = static_cast<std::int64_t>(tokens[i]);
-    filled[i] = tokens[i];
-    if (a.lengths && position >= a.lengths[state / per_group])
+  std::int64_t first_range = Trouble::kNone, first_row = Trouble::kNone;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1 + 4096 / a.vocab)                          \
+    reduction(min : first_range, first_row)
+  for (std::int64_t i = 0; i < a.states * chunks; ++i) {
+    const std::int64_t state = i / chunks, chunk = i % chunks, start = state * a.length + 64 * chunk;
+    const std::int64_t left = a.length - 64 * chunk < 64 ? a.length - 64 * chunk : 64;
+    __builtin_memcpy(filled + start, tokens + start, static_cast<std::size_t>(left) * sizeof(Token));
+    const std::int64_t length = a.lengths ? a.lengths[state / per_group] : a.length;
+    const std::int64_t used = length - 64 * chunk < left ? length - 64 * chunk : left;
+    if (used <= 0)
       continue;
-    if (old != a.vocab) {
-      if ((old < 0 || old > a.vocab) && i < strange)
-        strange = i;
-      continue;
+    Trouble range{first_range}, row{first_row};
+    bool strange = false;
+    std::uint64_t open = masked(tokens + start, static_cast<int>(used), a.vocab, strange);
+    if (strange)
+      range.add(2 * a.particles + start + first_strange(tokens + start, a.vocab), Code::out_of_range);
+    for (; open; open &= open - 1) {
+      const int bit = __builtin_ctzll(open);
+      const std::int64_t position = 64 * chunk + bit;
+      const Logit* x =
+          static_cast<const Logit*>(a.logits) + state * a.state_stride + position * a.logits_stride;
+      std::int64_t token = 0;
+      const Code code =
+          largest_token(x, a.bias ? a.bias + position * a.bias_stride : nullptr, a.vocab, token);
+      if (code != Code::ok)
+        row.add(start + bit, code);
+      filled[start + bit] = static_cast<Token>(token);
     }
-    const Logit* row =
-        static_cast<const Logit*>(a.logits) + state * a.state_stride + position * a.logits_stride;
-    std::int64_t token = 0;
-    const Code code =
-        largest_token(row, a.bias ? a.bias + position * a.bias_stride : nullptr, a.vocab, token);
-    const std::int64_t key = i * 8 + static_cast<int>(code);
-    if (code != Code::ok)
-      trouble = key < trouble ? key : trouble;
-    filled[i] = static_cast<Token>(token);
+    first_range = range.key;
+    first_row = row.key;
   }
-  if (strange != INT64_MAX)
-    return {Code::out_of_range, 2 * a.particles + strange};
-  return trouble == INT64_MAX ? Status{} : Status{static_cast<Code>(trouble & 7), trouble >> 3};
+  return first_range != Trouble::kNone ? Trouble{first_range}.status() : Trouble{first_row}.status();
 }
 
 template <typename Token> Status likeliest_of(const MaskedArgs& a) {

@@ -10,6 +10,7 @@
 
 #include "core/categorical.h"
 #include "cpu/lanes.h"
+#include "cpu/open_positions.h"
 #include "cpu/token_row.h"
 
 namespace fg::FG_LEVEL {
@@ -89,47 +90,6 @@ FG_HD std::uint64_t revealed(std::uint64_t key, std::uint32_t slot, std::int64_t
   return bits;
 }
 
-// Bit i: tokens[i] is the mask; `strange` becomes true where a token is neither that nor in the vocabulary.
-FG_HD std::uint64_t masked(const std::int64_t* tokens, int n, std::int64_t mask, bool& strange) {
-  std::uint64_t bits = 0, beyond = 0;
-  int i = 0;
-#if defined(FG_LEVEL_avx512)
-  const __m512i m = _mm512_set1_epi64(mask);
-  for (; i < n; i += 8) {
-    const __mmask8 wanted = static_cast<__mmask8>(n - i >= 8 ? 0xFF : (1 << (n - i)) - 1);
-    const __m512i t = _mm512_maskz_loadu_epi64(wanted, tokens + i);
-    bits |= static_cast<std::uint64_t>(_mm512_mask_cmpeq_epi64_mask(wanted, t, m)) << i;
-    beyond |= _mm512_cmpgt_epu64_mask(t, m);
-  }
-#elif defined(FG_LEVEL_avx2)
-  const __m256i m = _mm256_set1_epi64x(mask);
-  for (; i + 4 <= n; i += 4) {
-    const __m256i t = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tokens + i));
-    const int equal = _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(t, m)));
-    const __m256i out =
-        _mm256_or_si256(_mm256_cmpgt_epi64(t, m), t); // the sign bit: above the mask or negative
-    bits |= static_cast<std::uint64_t>(equal) << i;
-    beyond |= static_cast<std::uint64_t>(_mm256_movemask_pd(_mm256_castsi256_pd(out)));
-  }
-#endif
-  for (; i < n; ++i) {
-    bits |= static_cast<std::uint64_t>(tokens[i] == mask) << i;
-    beyond |= static_cast<std::uint64_t>(tokens[i]) > static_cast<std::uint64_t>(mask);
-  }
-  strange |= beyond != 0;
-  return bits;
-}
-FG_HD std::uint64_t masked(const std::int32_t* tokens, int n, std::int64_t mask, bool& strange) {
-  std::uint64_t bits = 0, beyond = 0;
-  for (int i = 0; i < n; ++i) {
-    bits |= static_cast<std::uint64_t>(tokens[i] == mask) << i;
-    beyond |=
-        static_cast<std::uint64_t>(static_cast<std::int64_t>(tokens[i])) > static_cast<std::uint64_t>(mask);
-  }
-  strange |= beyond != 0;
-  return bits;
-}
-
 // Fills in the words of draws [from, draws.count), all of one group.
 FG_HD void make_words(Draws& draws, std::int64_t from, std::uint64_t key, const MaskedArgs& a) {
   if (a.inverse_temperature == 0)
@@ -151,18 +111,6 @@ FG_HD void make_words(Draws& draws, std::int64_t from, std::uint64_t key, const 
   }
 }
 
-// The first trouble met, by index: a total order, so that threads agree.
-struct Trouble {
-  static constexpr std::int64_t kNone = INT64_MAX;
-  std::int64_t key = kNone;
-
-  void add(std::int64_t index, Code code) {
-    const std::int64_t k = index * 8 + static_cast<int>(code);
-    key = k < key ? k : key;
-  }
-  Status status() const { return key == kNone ? Status{} : Status{static_cast<Code>(key & 7), key >> 3}; }
-};
-
 // The arguments with the types of the tokens and logits known.
 template <typename Token, typename Logit> struct Task {
   const MaskedArgs& a;
@@ -170,12 +118,11 @@ template <typename Token, typename Logit> struct Task {
   Token* children = static_cast<Token*>(a.children);
   std::int64_t per_group = a.particles / a.groups;
 
-  const Logit* logits(std::int64_t row) const {
-    return static_cast<const Logit*>(a.logits) + row / a.length * a.state_stride +
-           row % a.length * a.logits_stride;
+  const Logit* logits(std::int64_t state, std::int64_t position) const {
+    return static_cast<const Logit*>(a.logits) + state * a.state_stride + position * a.logits_stride;
   }
-  const float* bias(std::int64_t row) const {
-    return a.bias ? a.bias + row % a.length * a.bias_stride : nullptr;
+  const float* bias(std::int64_t position) const {
+    return a.bias ? a.bias + position * a.bias_stride : nullptr;
   }
 
   // Copies the tokens of a particle to its children and lists their draws, by position and then by child.
@@ -206,7 +153,9 @@ template <typename Token, typename Logit> struct Task {
       bool strange = false;
       const std::uint64_t open = masked(from + 64 * chunk, n, a.vocab, strange);
       if (strange)
-        report_strange(state, chunk, n, trouble);
+        trouble.add(2 * a.particles + state * a.length + 64 * chunk +
+                        first_strange(from + 64 * chunk, a.vocab),
+                    Code::out_of_range);
       if (!open)
         continue;
       std::uint64_t any = 0;
@@ -219,6 +168,8 @@ template <typename Token, typename Logit> struct Task {
       for (; any; any &= any - 1) {
         const int bit = __builtin_ctzll(any);
         const std::int64_t position = 64 * chunk + bit;
+        __builtin_prefetch(logits(state, position));
+        __builtin_prefetch(logits(state, position) + (a.vocab < 64 ? a.vocab : 64) - 1);
         for (std::int64_t m = 0; m < a.branch; ++m) {
           draws.data[draws.count] = {(particle * a.branch + m) * a.length + position,
                                      state * a.length + position, slot + static_cast<std::uint32_t>(m),
@@ -231,18 +182,10 @@ template <typename Token, typename Logit> struct Task {
     return true;
   }
 
-  void report_strange(std::int64_t state, std::int64_t chunk, int n, Trouble& trouble) const {
-    for (int i = 0; i < n; ++i) {
-      const std::int64_t at = state * a.length + 64 * chunk + i;
-      if (tokens[at] < 0 || tokens[at] > a.vocab)
-        trouble.add(2 * a.particles + at, Code::out_of_range);
-    }
-  }
-
   // Makes the draws [first, last), all of one row.
   template <typename Row> void draw(Row& row, const Draw* first, const Draw* last, Trouble& trouble) const {
-    const Logit* x = logits(first->row);
-    const float* b = bias(first->row);
+    const Logit* x = logits(first->row / a.length, first->position);
+    const float* b = bias(first->position);
     std::int64_t token = 0;
     const Code code = a.inverse_temperature == 0 ? largest_token(x, b, a.vocab, token)
                                                  : row.read(x, b, a.inverse_temperature, a.vocab);
@@ -278,23 +221,20 @@ std::uint64_t* child_bits(const MaskedArgs& a) {
   return static_cast<std::uint64_t*>(std::malloc(static_cast<std::size_t>(a.branch) * sizeof(std::uint64_t)));
 }
 
-template <typename Token, typename Logit> Status step_narrow(const MaskedArgs& a, int threads) {
+template <typename Row, typename Token, typename Logit> Status step_narrow(const MaskedArgs& a, int threads) {
   const Task<Token, Logit> task{a};
   Outcome outcome;
 #pragma omp parallel num_threads(threads)
   {
     Outcome mine;
     Draws draws;
-    NarrowRow row;
+    Row row;
     std::uint64_t* bits = child_bits(a);
     mine.short_of_memory = !bits;
 #pragma omp for schedule(static)
     for (std::int64_t p = 0; p < a.particles; ++p) {
       draws.count = 0;
-      if (mine.short_of_memory || !task.reveal(p, draws, bits, mine.ranges)) {
-        mine.short_of_memory = true;
-        continue;
-      }
+      mine.short_of_memory = mine.short_of_memory || !task.reveal(p, draws, bits, mine.ranges);
       for (std::int64_t i = 0, next; i < draws.count; i = next) {
         for (next = i + 1; next < draws.count && draws.data[next].row == draws.data[i].row;)
           ++next;
@@ -405,16 +345,25 @@ int useful_threads(const MaskedArgs& a) {
   return nanoseconds < 15e3 ? 1 : a.threads;
 }
 
-template <typename Token> Status step_logits(const MaskedArgs& a) {
+template <typename Token, typename Logit> Status step(const MaskedArgs& a) {
   const int threads = useful_threads(a);
-  const bool narrow = a.vocab <= kTokenBlock;
+  if (a.vocab > kTokenBlock)
+    return step_wide<Token, Logit>(a, threads);
+#if defined(FG_LEVEL_avx512)
+  if (a.vocab <= SmallRow::kMostTokens)
+    return step_narrow<SmallRow, Token, Logit>(a, threads);
+#endif
+  return step_narrow<NarrowRow, Token, Logit>(a, threads);
+}
+
+template <typename Token> Status step_tokens(const MaskedArgs& a) {
   switch (a.logit_type) {
   case LogitType::float32:
-    return narrow ? step_narrow<Token, float>(a, threads) : step_wide<Token, float>(a, threads);
+    return step<Token, float>(a);
   case LogitType::float16:
-    return narrow ? step_narrow<Token, Half>(a, threads) : step_wide<Token, Half>(a, threads);
+    return step<Token, Half>(a);
   case LogitType::bfloat16:
-    return narrow ? step_narrow<Token, BFloat16>(a, threads) : step_wide<Token, BFloat16>(a, threads);
+    return step<Token, BFloat16>(a);
   }
   return {Code::invalid_value, -1};
 }
@@ -424,7 +373,7 @@ template <typename Token> Status step_logits(const MaskedArgs& a) {
 Status masked_step(const MaskedArgs& a) {
   if (a.particles == 0 || a.branch == 0 || a.length == 0)
     return {};
-  return a.wide_tokens ? step_logits<std::int64_t>(a) : step_logits<std::int32_t>(a);
+  return a.wide_tokens ? step_tokens<std::int64_t>(a) : step_tokens<std::int32_t>(a);
 }
 
 } // namespace fg::FG_LEVEL

@@ -8,14 +8,20 @@
 namespace fg::FG_LEVEL {
 namespace {
 
+// The comparisons are gathered without a branch, and the culprit is sought only where there is one.
 template <typename Index> Status check(const MoveArgs& a, const Index* ancestors) {
-  for (std::int64_t g = 0; g < a.groups; ++g) {
+  const std::int64_t total = a.groups * a.draws;
+  const std::uint64_t rows = static_cast<std::uint64_t>(a.rows);
+  std::uint64_t outside = 0;
+  for (std::int64_t i = 0; i < total; ++i)
+    outside |= static_cast<std::uint64_t>(static_cast<std::uint64_t>(ancestors[i]) >= rows);
+  for (std::int64_t i = 0; outside && i < total; ++i) {
+    if (static_cast<std::uint64_t>(ancestors[i]) >= rows)
+      return {Code::out_of_range, i};
+  }
+  for (std::int64_t g = 0; a.in_place && g < a.groups; ++g) {
     const Index* mine = ancestors + g * a.draws;
     for (std::int64_t i = 0; i < a.draws; ++i) {
-      if (mine[i] < 0 || mine[i] >= a.rows)
-        return {Code::out_of_range, g * a.draws + i};
-    }
-    for (std::int64_t i = 0; a.in_place && i < a.draws; ++i) {
       if (mine[mine[i]] != mine[i])
         return {Code::invalid_value, g * a.draws + i};
     }

@@ -89,18 +89,18 @@ Status reweight_select_group(const ReweightSelectArgs& a, const Team& team, std:
     particles.new_log_weights[bad] = static_cast<Real>(NAN);
   const Row row{particles.new_log_weights, sizeof(Real) == 8, a.items, a.items, a.rule, true, seed_of(a.seeds, g), 0,
                 a.step, a.ancestors + offset, limit};
-  weigh_row(team, row, workspace);
-  const Shared& shared = shared_of(workspace);
-  if (shared.invalid >= 0)
-    return {Code::invalid_value, offset + shared.invalid};
-  const bool resample = !shared.degenerate && shared.ess < a.ess_threshold * static_cast<double>(a.items);
+  const Weighed weighed = weigh_row(team, row, workspace);
+  if (!weighed.valid())
+    return {Code::invalid_value, offset + weighed.invalid};
+  const bool resample = !weighed.degenerate() && weighed.ess < a.ess_threshold * static_cast<double>(a.items);
   if (team.id == 0) {
-    a.ess[g] = shared.ess;
+    a.ess[g] = weighed.ess;
     a.resampled[g] = resample;
-    a.log_z_increment[g] = resample || shared.degenerate ? shared.log_mean_weight : 0.0;
+    a.log_z_increment[g] = resample || weighed.degenerate() ? weighed.log_mean_weight : 0.0;
   }
   if (resample) {
-    draw_row(team, row, workspace);
+    draw_row(team, row, weighed, workspace);
+    team.sync();
     for (std::int64_t i = range.first; i < range.last; ++i)
       particles.new_log_weights[i] = 0;
   } else {
@@ -110,7 +110,7 @@ Status reweight_select_group(const ReweightSelectArgs& a, const Team& team, std:
   gather(a.values, a.new_values, sizeof(Real), offset, row.ancestors, range);
   if (a.running != nullptr)
     gather(a.running, a.new_running, a.running_bytes, offset, row.ancestors, range);
-  return shared.degenerate ? Status{Code::degenerate, g} : Status{};
+  return weighed.degenerate() ? Status{Code::degenerate, g} : Status{};
 }
 
 } // namespace

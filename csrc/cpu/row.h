@@ -5,11 +5,11 @@
 
 #include "core/selection.h"
 #include "cpu/select.h"
-#include "cpu/status.h"
 
 namespace fg::FG_LEVEL {
 
-// Threads that share a row; a team of one never synchronises.
+// Threads that share a row; a team of one never synchronises. Where other processes want the processor a barrier can cost a
+// time slice, so what is cheap each thread works out for itself.
 struct Team {
   int id = 0;
   int size = 1;
@@ -35,41 +35,27 @@ struct Row {
   std::int64_t limit; // a team of one may scribble over ancestors[draws .. limit) when it fills the row
 };
 
-struct Block {
-  BlockWeight weight;
-  double max;
-  std::int64_t invalid;    // index within the block of the first refused log-weight, or -1
-  std::int64_t base;       // point before the block
-  std::int64_t copies;     // residual: certain copies in the block, then before it
-  std::int64_t remainder;  // residual: remainders in the block, then before it
-  std::int64_t first_slot; // slots before the block
-  std::int64_t dead, surplus;
-};
-
-// What the threads of a team share about a row. Memory past the struct is laid out by `workspace_bytes`.
-struct Shared {
+// What a row's weights come to; every thread of a team has its own, all the same.
+struct Weighed {
   Fold fold;
-  std::int64_t invalid; // index of the first refused log-weight, or -1
-  std::int64_t largest; // index of the first largest log-weight
-  bool degenerate;      // too few items of nonzero weight
-  double log_mean_weight, ess;
-  std::int64_t q, rho, offset;         // share of a slot, what the largest weight is given, systematic offset
-  std::int64_t independent, remainder; // independent draws and their total
+  std::int64_t invalid = -1; // index of the first refused log-weight, or -1
+  std::int64_t largest = 0;  // index of the first largest log-weight
+  double log_mean_weight = 0.0, ess = 0.0;
+
+  bool valid() const { return invalid < 0; }
+  bool degenerate() const { return fold.total == 0; }
 };
 
+// Bytes that a row needs, shared by a team of this size.
 std::int64_t workspace_bytes(std::int64_t items, std::int64_t draws, Rule rule, bool slots, int team);
 
-// Fills Shared for the row; every thread of the team calls it and may read `workspace` afterwards.
-void weigh_row(const Team& team, const Row& row, void* workspace);
+Weighed weigh_row(const Team& team, const Row& row, void* workspace);
 
-// Writes the ancestors of a row that has been weighed and is valid.
-void draw_row(const Team& team, const Row& row, void* workspace);
+// Writes the ancestors of a row just weighed, valid and not degenerate. False where the rule found fewer distinct items of
+// nonzero weight than it draws; the draws then repeat them.
+bool draw_row(const Team& team, const Row& row, const Weighed& weighed, void* workspace);
 
 // Ancestor i mod items in slot i.
 void identity_row(const Team& team, const Row& row);
-
-inline const Shared& shared_of(const void* workspace) {
-  return *static_cast<const Shared*>(workspace);
-}
 
 } // namespace fg::FG_LEVEL

@@ -19,19 +19,19 @@ Status select(const SelectArgs& a) {
                   a.step,
                   a.ancestors + r * a.draws,
                   limit};
-    weigh_row(team, row, workspace);
-    const Shared& shared = shared_of(workspace);
-    if (shared.invalid >= 0)
-      return {Code::invalid_value, r * a.items + shared.invalid};
+    const Weighed weighed = weigh_row(team, row, workspace);
+    if (!weighed.valid())
+      return {Code::invalid_value, r * a.items + weighed.invalid};
     if (team.id == 0) {
-      a.log_mean_weight[r] = shared.log_mean_weight;
-      a.ess[r] = shared.ess;
+      a.log_mean_weight[r] = weighed.log_mean_weight;
+      a.ess[r] = weighed.ess;
     }
-    if (shared.degenerate)
-      identity_row(team, row);
+    bool enough = !weighed.degenerate();
+    if (enough)
+      enough = draw_row(team, row, weighed, workspace);
     else
-      draw_row(team, row, workspace);
-    return shared.degenerate ? Status{Code::degenerate, r} : Status{};
+      identity_row(team, row);
+    return enough ? Status{} : Status{Code::degenerate, r};
   };
   return each_row(a.groups * a.parents, a.items, a.draws, a.rule, a.slots, a.threads, visit);
 }

@@ -100,36 +100,43 @@ struct Block {
     }
   }
 
-  FG_HD std::int64_t sum(std::int32_t e) const {
-    Longs a = {}, b = {};
-    for (int i = 0; i < padded; i += kLanes) {
-      const Weights w = weigh(y + i, e);
-      a += w.low;
-      b += w.high;
-    }
-    return total(a + b);
-  }
-
-  FG_HD std::int64_t weigh_all(std::int32_t e, std::int64_t* weights) const {
-    Longs a = {};
-    for (int i = 0; i < padded; i += kLanes) {
-      const Weights w = weigh(y + i, e);
-      store(weights + i, w.low);
-      store(weights + i + kWideLanes, w.high);
-      a += w.low + w.high;
-    }
-    return total(a);
+  // The sum of the weights, and with a buffer the weights themselves.
+  template <bool Keep> FG_HD std::int64_t weigh_all(std::int32_t e, std::int64_t* weights) const {
+    Longs sums = {};
+    int i = 0;
+    for (; i + kTogether * kLanes <= padded; i += kTogether * kLanes)
+      sums += weigh_some<kTogether, Keep>(y + i, e, weights + i);
+    for (; i < padded; i += kLanes)
+      sums += weigh_some<1, Keep>(y + i, e, weights + i);
+    return total(sums);
   }
 
   // Lowest index of the maximum.
   FG_HD int first_max() const {
     int i = 0;
-    while (y[i] != max)
-      ++i;
-    return i;
+    std::uint32_t here = equal_lanes(load<Floats>(y), max);
+    while (!here)
+      here = equal_lanes(load<Floats>(y + (i += kLanes)), max);
+    return i + __builtin_ctz(here);
   }
 
 private:
+  static constexpr int kTogether = kLanes >= 16 ? 4 : 2; // registers; what the register file holds
+
+  template <int Registers, bool Keep>
+  static FG_HD Longs weigh_some(const float* from, std::int32_t e, std::int64_t* weights) {
+    Longs low[Registers], high[Registers], sums = {};
+    weigh(from, e, low, high);
+    for (int i = 0; i < Registers; ++i) {
+      if constexpr (Keep) {
+        store(weights + i * kLanes, low[i]);
+        store(weights + i * kLanes + kWideLanes, high[i]);
+      }
+      sums += low[i] + high[i];
+    }
+    return sums;
+  }
+
   static FG_HD bool any(Ints v) {
     std::int32_t bits = 0;
     for (int i = 0; i < kLanes; ++i)
@@ -162,7 +169,7 @@ public:
       return Code::invalid_value;
     if (block_.forbidden())
       return Code::degenerate;
-    total_ = block_.weigh_all(block_exponent(block_.max), weights_);
+    total_ = block_.weigh_all<true>(block_exponent(block_.max), weights_);
     return Code::ok;
   }
   template <typename Logit>
@@ -176,6 +183,65 @@ private:
   alignas(64) std::int64_t weights_[kTokenBlock];
   std::int64_t total_;
 };
+
+#if defined(FG_LEVEL_avx512)
+// A row of at most 32 tokens, in two registers of logits and four of prefixes: no loop, no branch, no memory.
+class SmallRow {
+public:
+  static constexpr std::int64_t kMostTokens = 2 * kLanes;
+
+  template <typename Logit>
+  FG_HD Code read(const Logit* x, const float* bias, float scale, std::int64_t vocab) {
+    const int n = static_cast<int>(vocab), first = n < kLanes ? n : kLanes;
+    alignas(64) float y[2 * kLanes];
+    Floats a = load_first(x, first), b = load_first(x + first, n - first);
+    if (bias) {
+      a = a + load_first(bias, first);
+      b = b + load_first(bias + first, n - first);
+    }
+    a = lane_numbers() < n ? a * scale : floats(kForbidden);
+    b = lane_numbers() < n - kLanes ? b * scale : floats(kForbidden);
+    const Floats least = floats(static_cast<float>(-kMaxLogWeight));
+    const __m512 most = _mm512_set1_ps(static_cast<float>(kMaxLogWeight));
+    if (_mm512_cmp_ps_mask(a, most, _CMP_NLE_UQ) | _mm512_cmp_ps_mask(b, most, _CMP_NLE_UQ))
+      return Code::invalid_value;
+    a = a >= least ? a : floats(kForbidden);
+    b = b >= least ? b : floats(kForbidden);
+    const float max = largest(a > b ? a : b);
+    if (max == kForbidden)
+      return Code::degenerate;
+    store(y, a);
+    store(y + kLanes, b);
+    Longs low[2], high[2];
+    weigh(y, block_exponent(max), low, high);
+    __m512i sums[4], before = _mm512_setzero_si512();
+    for (int i = 0; i < 4; ++i) {
+      __m512i sum = (__m512i)(i % 2 ? high[i / 2] : low[i / 2]);
+      sum = _mm512_add_epi64(sum, _mm512_maskz_alignr_epi64(0xFE, sum, sum, 7));
+      sum = _mm512_add_epi64(sum, _mm512_maskz_alignr_epi64(0xFC, sum, sum, 6));
+      sums[i] = _mm512_add_epi64(sum, _mm512_maskz_alignr_epi64(0xF0, sum, sum, 4));
+    }
+    for (int i = 0; i < 4; ++i) {
+      prefix_[i] = (ULongs)_mm512_add_epi64(sums[i], before);
+      before = _mm512_add_epi64(before, _mm512_maskz_permutexvar_epi64(0xFF, _mm512_set1_epi64(7), sums[i]));
+    }
+    total_ = ((ULongs)before)[0];
+    return Code::ok;
+  }
+  template <typename Logit>
+  FG_HD std::int64_t draw(const Logit*, const float*, float, std::int64_t, std::uint64_t word) const {
+    const __m512i target = _mm512_set1_epi64(static_cast<long long>(mulhi64(word, total_)));
+    std::uint32_t below = 0;
+    for (int i = 0; i < 4; ++i)
+      below |= static_cast<std::uint32_t>(_mm512_cmple_epu64_mask((__m512i)prefix_[i], target)) << (8 * i);
+    return __builtin_popcount(below);
+  }
+
+private:
+  ULongs prefix_[4] = {};
+  std::uint64_t total_ = 0;
+};
+#endif
 
 // A row of many blocks: one pass for the shares, then each draw weighs its own block again, from memory that
 // a draw from the same block has just read.
@@ -200,7 +266,7 @@ public:
         continue;
       }
       exponents_[b] = block_exponent(block_.max);
-      shares_[b] = block_.sum(exponents_[b]);
+      shares_[b] = block_.weigh_all<false>(exponents_[b], weights_);
       top_ = exponents_[b] > top_ ? exponents_[b] : top_;
     }
     if (invalid)
@@ -225,7 +291,7 @@ public:
       rest -= shares_[b++];
     if (b != weighed_) {
       read_block(x, bias, scale, vocab, b);
-      block_.weigh_all(exponents_[b], weights_);
+      block_.weigh_all<true>(exponents_[b], weights_);
       weighed_ = b;
     }
     const std::int64_t drop = token_shift(exponents_[b], top_, headroom_);

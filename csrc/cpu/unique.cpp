@@ -34,26 +34,33 @@ FG_HD std::uint64_t short_word(const unsigned char* p, std::int64_t n) {
   return w;
 }
 
-// Two chains of 64 x 64 -> 128 bit products with their halves folded, 16 bytes a step; odd random constants.
+// A 64 x 64 -> 128 bit product with its halves folded.
+FG_HD std::uint64_t fold(std::uint64_t x, std::uint64_t y) {
+  const Wide product = static_cast<Wide>(x) * y;
+  return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+}
+
+// Four independent chains of folded products, 16 bytes a step each (one chain would wait for its products);
+// what is left over goes to the chains in turn, the last 16 bytes overlapping what came before.
 FG_HD Hash hash_row(const unsigned char* p, std::int64_t n) {
-  std::uint64_t a = 0x9AE16A3B2F90404Full ^ static_cast<std::uint64_t>(n), b = 0xC3A5C85C97CB3127ull;
-  const auto mix = [&](std::uint64_t x, std::uint64_t y) {
-    const Wide l = static_cast<Wide>(a ^ x) * (y ^ 0xE7037ED1A0B428DBull);
-    const Wide r = static_cast<Wide>(b ^ y) * (x ^ 0x8EBC6AF09C88C6E3ull);
-    a = (a << 23 | a >> 41) + (static_cast<std::uint64_t>(l) ^ static_cast<std::uint64_t>(l >> 64));
-    b = (b << 29 | b >> 35) + (static_cast<std::uint64_t>(r) ^ static_cast<std::uint64_t>(r >> 64));
-  };
-  for (std::int64_t i = 0; i + 16 <= n; i += 16)
-    mix(word_at(p + i), word_at(p + i + 8));
+  constexpr std::uint64_t k[4] = {0x9AE16A3B2F90404Full, 0xC3A5C85C97CB3127ull, 0xE7037ED1A0B428DBull,
+                                  0x8EBC6AF09C88C6E3ull};
+  std::uint64_t s[4] = {k[3] ^ static_cast<std::uint64_t>(n), k[2], k[1], k[0]};
+  std::int64_t i = 0;
+  for (; i + 64 <= n; i += 64)
+    for (int c = 0; c < 4; ++c)
+      s[c] = fold(word_at(p + i + 16 * c) ^ s[c], word_at(p + i + 16 * c + 8) ^ k[c]);
+  int c = 0;
+  for (; i + 16 <= n; i += 16, ++c)
+    s[c] = fold(word_at(p + i) ^ s[c], word_at(p + i + 8) ^ k[c]);
   if (n < 8)
-    mix(short_word(p, n), 0);
+    s[3] = fold(short_word(p, n) ^ s[3], k[3]);
   else if (n < 16)
-    mix(word_at(p), word_at(p + n - 8));
-  else if (n % 16 != 0)
-    mix(word_at(p + n - 16), word_at(p + n - 8));
-  const Wide last = static_cast<Wide>(a ^ 0x589965CC75374CC3ull) * (b ^ 0x1D8E4E27C47D124Full);
-  const std::uint64_t low = static_cast<std::uint64_t>(last), high = static_cast<std::uint64_t>(last >> 64);
-  return {low ^ high, (a + high) * 0x9E3779B97F4A7C15ull ^ (b >> 32)};
+    s[3] = fold(word_at(p) ^ s[3], word_at(p + n - 8) ^ k[3]);
+  else if (i < n)
+    s[3] = fold(word_at(p + n - 16) ^ s[3], word_at(p + n - 8) ^ k[3]);
+  const std::uint64_t a = fold(s[0] ^ k[1], s[1] ^ k[2]), b = fold(s[2] ^ k[3], s[3] ^ k[0]);
+  return {fold(a ^ k[0], b ^ k[1]), fold(a ^ k[2], b ^ k[3])};
 }
 
 struct Entry {

@@ -161,25 +161,65 @@ template <typename Real> BlockScan scan_max(const Real* x, std::int64_t n) {
   return {R::reduce(R::maximum(top[0], top[1])), valid};
 }
 
-template <typename Real> void sum_weights(const Real* x, std::int64_t n, BlockWeight& block) {
-  __m512i sum = _mm512_setzero_si512(), squares = _mm512_setzero_si512();
-  each_weight(x, n, block.exponent, [&](std::int64_t, const auto& registers) {
-    for (const __m512i w : registers) {
-      const __m512i high = _mm512_srli_epi64(w, kSquareDrop);
-      sum = _mm512_add_epi64(sum, w);
-      squares = _mm512_add_epi64(squares, _mm512_mul_epu32(high, high));
-    }
-  });
-  block.sum = _mm512_reduce_add_epi64(sum);
-  block.squares = _mm512_reduce_add_epi64(squares);
-}
-
 // Sums within 8 lanes from the first on.
 inline __m512i prefix8(__m512i v) {
   const __m512i zero = _mm512_setzero_si512();
   v = _mm512_add_epi64(v, _mm512_alignr_epi64(v, zero, 7));
   v = _mm512_add_epi64(v, _mm512_alignr_epi64(v, zero, 6));
   return _mm512_add_epi64(v, _mm512_alignr_epi64(v, zero, 4));
+}
+
+// Calls visit(first item, its and the next 7 cumulative weights) over n log-weights; returns the last.
+template <typename Real, typename Visit>
+std::int64_t each_prefix(const Real* x, std::int64_t n, std::int32_t exponent, std::int64_t before, Visit visit) {
+  const __m512i last = _mm512_set1_epi64(7);
+  __m512i carry = _mm512_set1_epi64(before);
+  each_weight(x, n, exponent, [&](std::int64_t i, const auto& registers) {
+    for (const __m512i w : registers) {
+      const __m512i within = prefix8(w);
+      visit(i, w, _mm512_add_epi64(within, carry));
+      carry = _mm512_add_epi64(carry, _mm512_permutexvar_epi64(last, within));
+      i += 8;
+    }
+  });
+  return _mm_cvtsi128_si64(_mm512_castsi512_si128(carry));
+}
+
+inline void store(std::int64_t* to, std::int64_t i, std::int64_t n, __m512i v) {
+  if (i + 8 <= n)
+    _mm512_storeu_si512(to + i, v);
+  else if (i < n)
+    _mm512_mask_storeu_epi64(to + i, static_cast<__mmask8>((1u << (n - i)) - 1), v);
+}
+
+template <typename Real> void sum_weights(const Real* x, std::int64_t n, BlockWeight& block, std::int64_t* prefixes) {
+  __m512i sum = _mm512_setzero_si512(), squares = _mm512_setzero_si512();
+  const auto square = [&](__m512i w) {
+    const __m512i high = _mm512_srli_epi64(w, kSquareDrop);
+    squares = _mm512_add_epi64(squares, _mm512_mul_epu32(high, high));
+  };
+  if (prefixes != nullptr) {
+    block.sum = each_prefix(x, n, block.exponent, 0, [&](std::int64_t i, __m512i w, __m512i prefix) {
+      square(w);
+      store(prefixes, i, n, prefix);
+    });
+  } else {
+    each_weight(x, n, block.exponent, [&](std::int64_t, const auto& registers) {
+      for (const __m512i w : registers) {
+        square(w);
+        sum = _mm512_add_epi64(sum, w);
+      }
+    });
+    block.sum = _mm512_reduce_add_epi64(sum);
+  }
+  block.squares = _mm512_reduce_add_epi64(squares);
+}
+
+template <typename Real>
+std::int64_t cumulate(const Real* x, std::int64_t n, std::int32_t exponent, std::int64_t before,
+                      std::int64_t* prefixes) {
+  return each_prefix(x, n, exponent, before,
+                     [&](std::int64_t i, __m512i, __m512i prefix) { store(prefixes, i, n, prefix); });
 }
 
 #else
@@ -215,15 +255,38 @@ template <typename Real> BlockScan scan_max(const Real* x, std::int64_t n) {
   return {static_cast<double>(top), invalid == 0};
 }
 
-template <typename Real> void sum_weights(const Real* x, std::int64_t n, BlockWeight& block) {
+// Cumulative weights of n log-weights; returns the last.
+template <typename Real>
+std::int64_t cumulate(const Real* x, std::int64_t n, std::int32_t exponent, std::int64_t before,
+                      std::int64_t* prefixes) {
+  const std::int64_t e = bits_of(kRound) + exponent;
+  for (std::int64_t i = 0; i < n; ++i)
+    prefixes[i] = weight(x[i], e);
+  for (std::int64_t i = 0; i < n; ++i)
+    prefixes[i] = before += prefixes[i];
+  return before;
+}
+
+inline std::int64_t square(std::int64_t w) {
+  const std::uint64_t high = static_cast<std::uint32_t>(w >> kSquareDrop);
+  return static_cast<std::int64_t>(high * high);
+}
+
+template <typename Real> void sum_weights(const Real* x, std::int64_t n, BlockWeight& block, std::int64_t* prefixes) {
   const std::int64_t e = bits_of(kRound) + block.exponent;
   std::int64_t sum = 0, squares = 0;
+  if (prefixes != nullptr) {
+    sum = cumulate(x, n, block.exponent, 0, prefixes);
+    squares = square(prefixes[0]);
+    for (std::int64_t i = 1; i < n; ++i)
+      squares += square(prefixes[i] - prefixes[i - 1]);
+  } else {
 #pragma omp simd reduction(+ : sum, squares)
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::int64_t w = weight(x[i], e);
-    const std::uint64_t high = static_cast<std::uint32_t>(w >> kSquareDrop);
-    sum += w;
-    squares += static_cast<std::int64_t>(high * high);
+    for (std::int64_t i = 0; i < n; ++i) {
+      const std::int64_t w = weight(x[i], e);
+      sum += w;
+      squares += square(w);
+    }
   }
   block.sum = sum;
   block.squares = squares;
@@ -231,54 +294,27 @@ template <typename Real> void sum_weights(const Real* x, std::int64_t n, BlockWe
 
 #endif
 
-// Fills `block` from its log-weights; false where one of them is refused.
-template <typename Real> bool weigh_block(const Real* x, std::int64_t n, BlockWeight& block, double& max) {
+// Fills `block` from its log-weights, and `prefixes`, if given, with its cumulative weights; false where a log-weight is
+// refused.
+template <typename Real>
+bool weigh_block(const Real* x, std::int64_t n, BlockWeight& block, double& max, std::int64_t* prefixes) {
   const BlockScan scan = scan_max(x, n);
   block = BlockWeight{};
   max = scan.max;
   if (scan.valid && scan.max >= -kMaxLogWeight) {
     block.exponent = block_exponent(scan.max);
-    sum_weights(x, n, block);
+    sum_weights(x, n, block, prefixes);
   }
   return scan.valid;
 }
 
-// Cumulative weights of consecutive items on the scale of their row: base + shift(prefix within the block, by).
-struct Cumulator {
-  std::int32_t exponent; // of the block
-  std::int64_t by;
-  std::int64_t base;
-  std::int64_t prefix = 0;
+// A shift left by `left` and then right by `right`, one of them 0.
+struct Shift {
+  int left, right;
 
-  template <typename Real> void run(const Real* x, std::int64_t n, std::int64_t* points) {
-#if defined(FG_LEVEL_avx512)
-    const __m512i last = _mm512_set1_epi64(7), origin = _mm512_set1_epi64(base);
-    const __m128i left = _mm_cvtsi64_si128(by > 0 ? by : 0), right = _mm_cvtsi64_si128(by < -63 ? 63 : by < 0 ? -by : 0);
-    __m512i carry = _mm512_set1_epi64(prefix);
-    each_weight(x, n, exponent, [&](std::int64_t i, const auto& registers) {
-      for (const __m512i w : registers) {
-        const __m512i within = prefix8(w), sums = _mm512_add_epi64(within, carry);
-        carry = _mm512_add_epi64(carry, _mm512_permutexvar_epi64(last, within));
-        const __m512i c = _mm512_add_epi64(origin, _mm512_srl_epi64(_mm512_sll_epi64(sums, left), right));
-        if (i + 8 <= n)
-          _mm512_storeu_si512(points + i, c);
-        else if (i < n)
-          _mm512_mask_storeu_epi64(points + i, static_cast<__mmask8>((1u << (n - i)) - 1), c);
-        i += 8;
-      }
-    });
-    prefix = _mm_cvtsi128_si64(_mm512_castsi512_si128(carry));
-#else
-    const std::int64_t e = bits_of(kRound) + exponent;
-    for (std::int64_t i = 0; i < n; ++i)
-      points[i] = weight(x[i], e);
-    const int left = by > 0 ? static_cast<int>(by) : 0, right = by < -63 ? 63 : by < 0 ? static_cast<int>(-by) : 0;
-    for (std::int64_t i = 0; i < n; ++i) {
-      prefix += points[i];
-      points[i] = base + (prefix << left >> right);
-    }
-#endif
-  }
+  explicit Shift(std::int64_t by)
+      : left(by > 0 ? static_cast<int>(by) : 0), right(by < -63 ? 63 : by < 0 ? static_cast<int>(-by) : 0) {}
+  std::int64_t operator()(std::int64_t x) const { return x << left >> right; }
 };
 
 } // namespace

@@ -50,11 +50,11 @@ class DesignSettings:
     chain: str | Sequence[str] | None = None
     guidance: str = "svdd"
     reward: str | Callable[..., Any] = "plddt"
-    alpha: float = 0.5
-    particles: int = 16
+    alpha: float = 0.3
+    particles: int = 32
     branch: int = 8
-    steps: int = 20
-    temperature: float = 0.1
+    steps: int = 40
+    temperature: float = 0.5
     designs: int = 8
     seed: int = 0
     fix: str | Sequence[str] | None = None

@@ -70,7 +70,7 @@ def seed(value: object, groups: int, device: torch.device) -> tuple[Tensor | Non
 
 def on_cpu(name: str, x: Tensor) -> None:
     """Raise unless ``x`` is on the CPU."""
-    if x.device.type != "cpu":
+    if not x.is_cpu:
         raise ValueError(f'{name}: backend "cpu" needs tensors on the CPU, got {x.device}; use backend="torch"')
 
 

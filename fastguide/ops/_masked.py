@@ -7,7 +7,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from fastguide.ops import _native
+from fastguide.ops import _checks, _native
 
 _TOKENS = (torch.int64, torch.int32)
 _LOGITS = (torch.float32, torch.float16, torch.bfloat16)
@@ -23,7 +23,8 @@ def check_states(tokens: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"tokens: expected shape [U, L], got {list(tokens.shape)}")
     if logits.dim() != 3 or logits.shape[:2] != tokens.shape or logits.shape[2] == 0:
         raise ValueError(
-            f"logits: expected shape [U, L, V] = [{tokens.shape[0]}, {tokens.shape[1]}, V >= 1], got {list(logits.shape)}"
+            f"logits: expected shape [U, L, V] = [{tokens.shape[0]}, {tokens.shape[1]}, V >= 1], got "
+            f"{list(logits.shape)}"
         )
     if tokens.device != logits.device:
         raise ValueError(f"logits: on {logits.device}, but tokens are on {tokens.device}")
@@ -68,33 +69,23 @@ def check_indices(name: str, indices: Tensor | None, count: int | None, like: Te
     return indices.contiguous()
 
 
-def check_seed(seed: int | Tensor, particles: int, like: Tensor) -> int | Tensor:
+def check_seed(seed: int | Tensor, particles: int, like: Tensor) -> tuple[Tensor | None, int]:
     """Check an int (one group) or ``[G]`` int64 seeds with ``G`` dividing the number of particles."""
     if not isinstance(seed, Tensor):
-        return int(seed)
-    if seed.dtype != torch.int64 or seed.dim() != 1:
-        raise ValueError(f"seed: expected an int or an int64 tensor [G], got {seed.dtype} of shape {list(seed.shape)}")
-    if len(seed) == 0 or particles % len(seed) != 0:
-        raise ValueError(f"seed: {len(seed)} groups do not divide {particles} particles into equal parts")
-    _check_device("seed", seed, like)
-    return seed.contiguous()
+        return _checks.seed(seed, 1, like.device)
+    if seed.dim() != 1 or len(seed) == 0 or particles % len(seed) != 0:
+        raise ValueError(
+            f"seed: expected a whole number or an int64 tensor [G] with G dividing the {particles} particles, got "
+            f"shape {list(seed.shape)}"
+        )
+    seeds, number = _checks.seed(seed, len(seed), like.device)
+    return (None if seeds is None else seeds.contiguous()), number
 
 
-def check_lengths(lengths: Tensor | None, seed: int | Tensor, length: int, like: Tensor) -> Tensor | None:
+def check_lengths(lengths: Tensor | None, seeds: Tensor | None, length: int, like: Tensor) -> Tensor | None:
     """Check lengths ``[G]``, one a group, and return them as int64."""
-    if lengths is None:
-        return None
-    groups = len(seed) if isinstance(seed, Tensor) else 1
-    checked = check_indices("lengths", lengths, groups, like)
-    assert checked is not None
-    return checked.to(torch.int64).clamp(0, length)
-
-
-def check_step(step: int) -> int:
-    """Check that the step fits the 28 bits that the counter has for it."""
-    if not 0 <= step < 2**28:
-        raise ValueError(f"step: expected a whole number in [0, 2^28), got {step}")
-    return step
+    lengths = check_indices("lengths", lengths, 1 if seeds is None else len(seeds), like)
+    return None if lengths is None else lengths.to(torch.int64).clamp(0, length)
 
 
 def _check_device(name: str, tensor: Tensor, like: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from fastguide import config
 from fastguide.errors import BackendUnavailable
@@ -24,6 +24,15 @@ if (_level := config.simd_level()) is not None:
     _cpu.force_level(_level)
 
 
+def plain(x: Tensor) -> Tensor:
+    """Return ``x`` with the bytes in memory that it stands for, row after row."""
+    if x.is_conj():
+        x = x.resolve_conj()
+    if x.is_neg():
+        x = x.resolve_neg()
+    return x.contiguous()
+
+
 def move(
     sources: Sequence[Tensor], targets: Sequence[Tensor], ancestors: Tensor, rows: int, in_place: bool
 ) -> tuple[int, int]:
@@ -32,7 +41,7 @@ def move(
     return _cpu.move(
         [s.data_ptr() for s in sources],
         [t.data_ptr() for t in targets],
-        [s.nbytes // (groups * rows) for s in sources],
+        [s.nbytes // max(1, s.shape[0]) for s in sources],
         ancestors.data_ptr(),
         ancestors.dtype == torch.int64,
         groups,
@@ -46,6 +55,10 @@ def move(
 _LOGIT_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
 def _masked(
     kernel: Callable[..., tuple[int, int]],
     tokens: Tensor,
@@ -55,7 +68,8 @@ def _masked(
     inverse_temperature: float,
     bias: Tensor | None,
     ancestors: Tensor | None,
-    seed: int | Tensor,
+    seeds: Tensor | None,
+    seed: int,
     step: int,
     slots: Tensor | None,
     lengths: Tensor | None,
@@ -64,7 +78,6 @@ def _masked(
     states, length, vocab = logits.shape
     particles, branch, _ = children.shape
     state_stride, logits_stride, _ = logits.stride()
-    by_group = isinstance(seed, Tensor)
     return kernel(
         tokens.data_ptr(),
         tokens.dtype == torch.int64,
@@ -73,18 +86,18 @@ def _masked(
         _LOGIT_TYPES[logits.dtype],
         state_stride,
         logits_stride,
-        0 if bias is None else bias.data_ptr(),
+        _address(bias),
         0 if bias is None or bias.dim() == 1 else vocab,
-        0 if ancestors is None else ancestors.data_ptr(),
+        _address(ancestors),
         ancestors is not None and ancestors.dtype == torch.int64,
-        0 if slots is None else slots.data_ptr(),
+        _address(slots),
         slots is not None and slots.dtype == torch.int64,
-        seed.data_ptr() if by_group else 0,
-        0 if by_group else seed % 2**64,
-        0 if lengths is None else lengths.data_ptr(),
+        _address(seeds),
+        seed & 0xFFFFFFFFFFFFFFFF,
+        _address(lengths),
         states,
         particles,
-        len(seed) if by_group else 1,
+        1 if seeds is None else len(seeds),
         branch,
         length,
         vocab,
@@ -104,15 +117,16 @@ def masked_step(
     inverse_temperature: float,
     bias: Tensor | None,
     ancestors: Tensor | None,
-    seed: int | Tensor,
+    seeds: Tensor | None,
+    seed: int,
     step: int,
     slots: Tensor | None,
     lengths: Tensor | None,
 ) -> tuple[int, int]:
     """Write ``children`` ``[P, M, L]``; see ``csrc/cpu/masked.h``. All contiguous, ``logits`` along its last axis."""
     return _masked(
-        _cpu.masked_step, tokens, logits, children, reveal_probability, inverse_temperature, bias, ancestors, seed, step,
-        slots, lengths, Stream.TOKENS,
+        _cpu.masked_step, tokens, logits, children, reveal_probability, inverse_temperature, bias, ancestors, seeds,
+        seed, step, slots, lengths, Stream.TOKENS,
     )  # fmt: skip
 
 
@@ -122,15 +136,16 @@ def masked_mode(
     filled: Tensor,
     inverse_temperature: float,
     bias: Tensor | None,
-    seed: int | Tensor,
+    seeds: Tensor | None,
+    seed: int,
     step: int,
     slots: Tensor | None,
     lengths: Tensor | None,
 ) -> tuple[int, int]:
     """Write ``filled`` ``[U, 1, L]``; see ``csrc/cpu/masked.h``. All contiguous, ``logits`` along its last axis."""
     return _masked(
-        _cpu.masked_mode, tokens, logits, filled, 1.0, inverse_temperature, bias, None, seed, step, slots, lengths,
-        Stream.VALUE,
+        _cpu.masked_mode, tokens, logits, filled, 1.0, inverse_temperature, bias, None, seeds, seed, step, slots,
+        lengths, Stream.VALUE,
     )  # fmt: skip
 
 
@@ -151,6 +166,16 @@ def unique(
     )
 
 
+def rows_of(shape: Size) -> tuple[int, int, int]:
+    """Return groups, parents and items of ``[M]``, ``[G, M]`` or ``[G, P, M]``."""
+    if len(shape) == 1:
+        return 1, 1, shape[0]
+    if len(shape) == 2:
+        return shape[0], 1, shape[1]
+    groups, parents, items = shape
+    return groups, parents, items
+
+
 def select(
     log_weights: Tensor,
     k: int,
@@ -164,15 +189,15 @@ def select(
     ess: Tensor,
 ) -> tuple[int, int]:
     """Select in each row of contiguous ``[M]``, ``[G, M]`` or ``[G, P, M]``; see ``csrc/cpu/select.h``."""
-    shape = log_weights.shape
+    groups, parents, items = rows_of(log_weights.shape)
     if seeds is not None:
         seeds = seeds.contiguous()
     return _cpu.select(
         log_weights.data_ptr(),
         log_weights.dtype is torch.float64,
-        shape[0] if len(shape) > 1 else 1,
-        shape[1] if len(shape) > 2 else 1,
-        shape[-1],
+        groups,
+        parents,
+        items,
         k,
         rule,
         slots,

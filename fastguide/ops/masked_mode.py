@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _masked, _native
-from fastguide.reference import masked_mode as reference
+from fastguide.ops import _checks, _library, _masked, _native
+from fastguide.reference import masked_mode as _reference
 from fastguide.reference.philox import expand_seed
 
 
@@ -31,11 +31,11 @@ def masked_mode(
         logits: ``[U, L, V]`` float32, float16 or bfloat16; ``-inf`` forbids. Read at masked positions only.
         bias: ``[V]`` or ``[L, V]``, added to the logits in float32; ``-inf`` forbids.
         rule: ``"argmax"``: the largest ``logits + bias``, the lowest index on ties; ``"draw"``: a token from
-            ``softmax((logits + bias) / temperature)``, as :func:`fastguide.ops.masked_step.masked_step` draws it but from
-            a stream of its own.
+            ``softmax((logits + bias) / temperature)``, as :func:`fastguide.ops.masked_step.masked_step` draws it but
+            from a stream of its own.
         temperature: of ``"draw"``; 0 is ``"argmax"``.
-        seed: an int (one group), or ``[G]`` int64, one a group of ``U / G`` consecutive states. Read by ``"draw"`` only,
-            as are ``step`` and ``slots``; the number of groups also tells which length a state has.
+        seed: an int (one group), or ``[G]`` int64, one a group of ``U / G`` consecutive states. Read by ``"draw"``
+            only, as are ``step`` and ``slots``; the number of groups also tells which length a state has.
         step: the number of the step, keying the draws.
         slots: ``[U]`` int64 or int32, the number of each state within its group; default ``0..U/G-1``.
         lengths: ``[G]`` int64 or int32; positions from the length of the group on are padding, copied and never filled.
@@ -50,35 +50,45 @@ def masked_mode(
         IndexError: a slot is out of range.
         TypeError: a dtype is not one of those above.
     """
-    if torch.compiler.is_compiling():
-        by_group = isinstance(seed, Tensor)
-        filled: Tensor = torch.ops.fastguide.masked_mode(
-            tokens, logits, bias, rule, temperature, 0 if by_group else seed, seed if by_group else None, step, slots,
-            lengths, backend,
-        )  # fmt: skip
-        return filled
     if rule not in ("argmax", "draw"):
-        raise ValueError(f"rule: expected 'argmax' or 'draw', got {rule!r}")
-    tokens, logits = _masked.check_states(tokens, logits)
+        _checks.choice("rule", rule, ("argmax", "draw"))
+    _checks.step(step)
     inverse_temperature = _masked.check_temperature(temperature) if rule == "draw" else 0.0
+    tokens, logits = _masked.check_states(tokens, logits)
     bias = _masked.check_bias(bias, logits)
-    slots = _masked.check_indices("slots", slots, len(tokens), tokens)
-    seed = _masked.check_seed(seed, len(tokens), tokens)
-    lengths = _masked.check_lengths(lengths, seed, tokens.shape[1], tokens)
-    step = _masked.check_step(step)
+    slots = _masked.check_indices("slots", slots, tokens.shape[0], tokens)
+    seeds, number = _masked.check_seed(seed, tokens.shape[0], tokens)
+    lengths = _masked.check_lengths(lengths, seeds, tokens.shape[1], tokens)
+    launch = _op if torch.compiler.is_compiling() else _launch
+    filled: Tensor = launch(tokens, logits, inverse_temperature, bias, seeds, number, step, slots, lengths, backend)
+    return filled
 
+
+def _launch(
+    tokens: Tensor,
+    logits: Tensor,
+    inverse_temperature: float,
+    bias: Tensor | None,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    slots: Tensor | None,
+    lengths: Tensor | None,
+    backend: str | None,
+) -> Tensor:
     if config.choose_backend(tokens.device, backend) == "cpu":
+        _checks.on_cpu("tokens", tokens)
         filled = torch.empty_like(tokens)
         code, index = _native.masked_mode(
-            tokens, logits, filled[:, None], inverse_temperature, bias, seed, step, slots, lengths
+            tokens, logits, filled[:, None], inverse_temperature, bias, seeds, seed, step, slots, lengths
         )
     else:
-        filled, code, index = reference.masked_mode(
+        filled, code, index = _reference.masked_mode(
             tokens,
-            logits,
-            bias=bias,
+            logits.detach(),
+            bias=None if bias is None else bias.detach(),
             inverse_temperature=inverse_temperature,
-            seeds=seed if isinstance(seed, Tensor) else expand_seed(seed, 1, tokens.device),
+            seeds=expand_seed(seed & 0xFFFFFFFFFFFFFFFF, 1, tokens.device) if seeds is None else seeds,
             step=step,
             slots=slots,
             lengths=lengths,
@@ -86,3 +96,26 @@ def masked_mode(
     if code != _native.OK:
         _masked.raise_status(code, index, tokens, logits, bias, None, slots, 1)
     return filled
+
+
+def _fake(
+    tokens: Tensor,
+    logits: Tensor,
+    inverse_temperature: float,
+    bias: Tensor | None,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    slots: Tensor | None,
+    lengths: Tensor | None,
+    backend: str | None,
+) -> Tensor:
+    return torch.empty_like(tokens)
+
+
+_op = _library.register(
+    "masked_mode(Tensor tokens, Tensor logits, float inverse_temperature, Tensor? bias, Tensor? seeds, int seed, "
+    "SymInt step, Tensor? slots, Tensor? lengths, str? backend) -> Tensor",
+    _launch,
+    _fake,
+)

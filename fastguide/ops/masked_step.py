@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _masked, _native
-from fastguide.reference import masked_step as reference
+from fastguide.ops import _checks, _library, _masked, _native
+from fastguide.reference import masked_step as _reference
 from fastguide.reference.philox import expand_seed
 
 
@@ -33,10 +33,11 @@ def masked_step(
 ) -> Tensor:
     """Propose ``branch`` children of every particle.
 
-    Each masked position of each child is revealed independently with ``reveal_probability``; a revealed position draws
-    its token from ``softmax((logits + bias) / temperature)``; everything else is copied from the parent. Draws are keyed
-    by the seed of the group, the step, the slot ``n * branch + m`` of the child in its group and the position, hence any
-    subset of particles given with its ``slots`` (and one seed each, ``[P]``) repeats its part of the whole.
+    Each masked position of each child is revealed independently with ``reveal_probability``; a revealed position
+    draws its token from ``softmax((logits + bias) / temperature)``; everything else is copied from the parent. Draws
+    are keyed by the seed of the group, the step, the slot ``n * branch + m`` of the child in its group and the
+    position, hence any subset of particles given with its ``slots`` (and one seed each, ``[P]``) repeats its part of
+    the whole.
 
     Args:
         tokens: ``[U, L]`` int64 or int32, distinct states; the value ``V`` is the mask.
@@ -62,52 +63,58 @@ def masked_step(
         IndexError: an ancestor or slot is out of range.
         TypeError: a dtype is not one of those above.
     """
-    if torch.compiler.is_compiling():
-        by_group = isinstance(seed, Tensor)
-        children: Tensor = torch.ops.fastguide.masked_step(
-            tokens, logits, reveal_probability, temperature, bias, ancestors, branch, 0 if by_group else seed,
-            seed if by_group else None, step, slots, lengths, backend,
-        )  # fmt: skip
-        return children
     if not 0.0 <= reveal_probability <= 1.0:
         raise ValueError(f"reveal_probability: expected a number in [0, 1], got {reveal_probability}")
-    if branch < 1:
-        raise ValueError(f"branch: expected at least one child, got {branch}")
-    tokens, logits = _masked.check_states(tokens, logits)
+    branch = _checks.count("branch", branch)
+    _checks.step(step)
     inverse_temperature = _masked.check_temperature(temperature)
+    tokens, logits = _masked.check_states(tokens, logits)
     bias = _masked.check_bias(bias, logits)
     ancestors = _masked.check_indices("ancestors", ancestors, None, tokens)
-    particles = len(tokens) if ancestors is None else len(ancestors)
+    particles = tokens.shape[0] if ancestors is None else ancestors.shape[0]
     slots = _masked.check_indices("slots", slots, particles, tokens)
-    seed = _masked.check_seed(seed, particles, tokens)
-    lengths = _masked.check_lengths(lengths, seed, tokens.shape[1], tokens)
-    step = _masked.check_step(step)
+    seeds, number = _masked.check_seed(seed, particles, tokens)
+    lengths = _masked.check_lengths(lengths, seeds, tokens.shape[1], tokens)
+    launch = _op if torch.compiler.is_compiling() else _launch
+    children: Tensor = launch(
+        tokens, logits, float(reveal_probability), inverse_temperature, bias, ancestors, branch, seeds, number, step,
+        slots, lengths, backend,
+    )  # fmt: skip
+    return children
 
+
+def _launch(
+    tokens: Tensor,
+    logits: Tensor,
+    reveal_probability: float,
+    inverse_temperature: float,
+    bias: Tensor | None,
+    ancestors: Tensor | None,
+    branch: int,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    slots: Tensor | None,
+    lengths: Tensor | None,
+    backend: str | None,
+) -> Tensor:
     if config.choose_backend(tokens.device, backend) == "cpu":
-        children = tokens.new_empty((particles, branch, tokens.shape[1]))
+        _checks.on_cpu("tokens", tokens)
+        children = _empty_children(tokens, ancestors, branch)
         code, index = _native.masked_step(
-            tokens,
-            logits,
-            children,
-            reveal_probability,
-            inverse_temperature,
-            bias,
-            ancestors,
-            seed,
-            step,
-            slots,
-            lengths,
-        )
+            tokens, logits, children, reveal_probability, inverse_temperature, bias, ancestors, seeds, seed, step,
+            slots, lengths,
+        )  # fmt: skip
     else:
-        children, code, index = reference.masked_step(
+        children, code, index = _reference.masked_step(
             tokens,
-            logits,
+            logits.detach(),
             reveal_probability=reveal_probability,
             inverse_temperature=inverse_temperature,
-            bias=bias,
+            bias=None if bias is None else bias.detach(),
             ancestors=ancestors,
             branch=branch,
-            seeds=seed if isinstance(seed, Tensor) else expand_seed(seed, 1, tokens.device),
+            seeds=expand_seed(seed & 0xFFFFFFFFFFFFFFFF, 1, tokens.device) if seeds is None else seeds,
             step=step,
             slots=slots,
             lengths=lengths,
@@ -115,3 +122,34 @@ def masked_step(
     if code != _native.OK:
         _masked.raise_status(code, index, tokens, logits, bias, ancestors, slots, branch)
     return children
+
+
+def _empty_children(tokens: Tensor, ancestors: Tensor | None, branch: int) -> Tensor:
+    return tokens.new_empty((tokens.shape[0] if ancestors is None else ancestors.shape[0], branch, tokens.shape[1]))
+
+
+def _fake(
+    tokens: Tensor,
+    logits: Tensor,
+    reveal_probability: float,
+    inverse_temperature: float,
+    bias: Tensor | None,
+    ancestors: Tensor | None,
+    branch: int,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    slots: Tensor | None,
+    lengths: Tensor | None,
+    backend: str | None,
+) -> Tensor:
+    return _empty_children(tokens, ancestors, branch)
+
+
+_op = _library.register(
+    "masked_step(Tensor tokens, Tensor logits, float reveal_probability, float inverse_temperature, Tensor? bias, "
+    "Tensor? ancestors, SymInt branch, Tensor? seeds, int seed, SymInt step, Tensor? slots, Tensor? lengths, "
+    "str? backend) -> Tensor",
+    _launch,
+    _fake,
+)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _native
-from fastguide.reference import move as reference
+from fastguide.ops import _checks, _library, _native
+from fastguide.reference import move as _reference
 
 
 @overload
@@ -29,9 +29,9 @@ def move(
     Args:
         tensors: one tensor or several, ``[G * N, ...]`` of any dtypes and trailing shapes.
         ancestors: ``[G, K]`` or ``[K]`` (one group) int32 or int64, each in ``[0, N)``.
-        inplace: overwrite ``tensors``, contiguous and with N = K, and return them. Every ancestor must keep its own place
-            (``ancestors[g, a] == a`` for every ``a`` in use, as ``select(order="slots")`` gives them), so that only rows
-            without offspring are written.
+        inplace: overwrite ``tensors``, contiguous and with N = K, and return them. Every ancestor must keep its own
+            place (``ancestors[g, a] == a`` for every ``a`` in use, as ``select(order="slots")`` gives them), so that
+            only rows without offspring are written.
         backend: ``"cpu"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
 
     Returns:
@@ -43,22 +43,18 @@ def move(
         TypeError: ancestors are not integers.
     """
     sources = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    if torch.compiler.is_compiling():
-        if inplace:
-            torch.ops.fastguide.move_(sources, ancestors, backend)
-            return tensors if isinstance(tensors, Tensor) else sources
-        moved: list[Tensor] = torch.ops.fastguide.move(sources, ancestors, backend)
-        return moved[0] if isinstance(tensors, Tensor) else moved
-    ancestors, rows = _check(sources, ancestors)
+    ancestors = _check(sources, ancestors)
+    compiling = torch.compiler.is_compiling()
     if inplace:
-        moved = _move_in_place(sources, ancestors, rows, backend)
+        (_op_in_place if compiling else _launch_in_place)(sources, ancestors, backend)
+        moved = sources
     else:
-        moved = _move(sources, ancestors, rows, backend)
+        moved = (_op if compiling else _launch)(sources, ancestors, backend)
     return moved[0] if isinstance(tensors, Tensor) else moved
 
 
-def _check(sources: list[Tensor], ancestors: Tensor) -> tuple[Tensor, int]:
-    """Return ancestors as contiguous ``[G, K]`` and the number of rows of a group."""
+def _check(sources: list[Tensor], ancestors: Tensor) -> Tensor:
+    """Return ancestors as contiguous ``[G, K]`` that fit the sources."""
     if ancestors.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"ancestors: expected int32 or int64, got {ancestors.dtype}")
     if ancestors.dim() == 1:
@@ -68,15 +64,11 @@ def _check(sources: list[Tensor], ancestors: Tensor) -> tuple[Tensor, int]:
     groups = ancestors.shape[0]
     for i, tensor in enumerate(sources):
         if tensor.dim() == 0 or groups == 0 or tensor.shape[0] % groups or tensor.shape[0] != sources[0].shape[0]:
-            count = (
-                f"{sources[0].shape[0]} rows as tensors[0] has"
-                if i
-                else f"a multiple of {groups} rows, one part a group"
-            )
-            raise ValueError(f"tensors[{i}]: expected {count}, got shape {list(tensor.shape)}")
+            wanted = f"{sources[0].shape[0]} rows, as tensors[0] has" if i else f"equal parts for {groups} groups"
+            raise ValueError(f"tensors[{i}]: expected {wanted}, got shape {list(tensor.shape)}")
         if tensor.device != ancestors.device:
             raise ValueError(f"tensors[{i}]: on {tensor.device}, but ancestors are on {ancestors.device}")
-    return ancestors.contiguous(), sources[0].shape[0] // groups if sources else 0
+    return ancestors.contiguous()
 
 
 def _raise(code: int, index: int, ancestors: Tensor, rows: int) -> None:
@@ -92,26 +84,27 @@ def _raise(code: int, index: int, ancestors: Tensor, rows: int) -> None:
     )
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """Return the tensor with the bytes in memory that it stands for, row after row."""
-    if tensor.is_complex():
-        tensor = tensor.resolve_conj()
-    return tensor.resolve_neg().contiguous()
-
-
-def _move(sources: list[Tensor], ancestors: Tensor, rows: int, backend: str | None) -> list[Tensor]:
+def _launch(sources: list[Tensor], ancestors: Tensor, backend: str | None) -> list[Tensor]:
+    if not sources:
+        return []
     groups, draws = ancestors.shape
+    rows = sources[0].shape[0] // groups
     if config.choose_backend(ancestors.device, backend) == "torch":
-        _raise(*reference.check_ancestors(ancestors, rows, False), ancestors, rows)
-        return reference.move([s.detach() for s in sources], ancestors, rows)
-    sources = [_plain(s) for s in sources]
+        _raise(*_reference.check_ancestors(ancestors, rows, False), ancestors, rows)
+        return _reference.move([s.detach() for s in sources], ancestors, rows)
+    _checks.on_cpu("tensors", ancestors)
+    sources = [_native.plain(s) for s in sources]
     targets = [s.new_empty((groups * draws, *s.shape[1:])) for s in sources]
     _raise(*_native.move(sources, targets, ancestors, rows, False), ancestors, rows)
     return targets
 
 
-def _move_in_place(sources: list[Tensor], ancestors: Tensor, rows: int, backend: str | None) -> list[Tensor]:
-    if ancestors.shape[1] != rows:
+def _launch_in_place(sources: list[Tensor], ancestors: Tensor, backend: str | None) -> None:
+    if not sources:
+        return
+    groups, draws = ancestors.shape
+    rows = sources[0].shape[0] // groups
+    if draws != rows:
         raise ValueError(f"ancestors: in place expects one a row, [G, {rows}], got {list(ancestors.shape)}")
     for i, tensor in enumerate(sources):
         if not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
@@ -119,9 +112,23 @@ def _move_in_place(sources: list[Tensor], ancestors: Tensor, rows: int, backend:
         if tensor.requires_grad:
             raise ValueError(f"tensors[{i}]: requires a gradient, which a move in place would spoil; detach it or copy")
     if config.choose_backend(ancestors.device, backend) == "torch":
-        _raise(*reference.check_ancestors(ancestors, rows, True), ancestors, rows)
-        for source, moved in zip(sources, reference.move(sources, ancestors, rows), strict=True):
+        _raise(*_reference.check_ancestors(ancestors, rows, True), ancestors, rows)
+        for source, moved in zip(sources, _reference.move(sources, ancestors, rows), strict=True):
             source.copy_(moved)
     else:
+        _checks.on_cpu("tensors", ancestors)
         _raise(*_native.move(sources, sources, ancestors, rows, True), ancestors, rows)
-    return sources
+
+
+def _fake(sources: list[Tensor], ancestors: Tensor, backend: str | None) -> list[Tensor]:
+    return [s.new_empty((ancestors.numel(), *s.shape[1:])) for s in sources]
+
+
+def _fake_in_place(sources: list[Tensor], ancestors: Tensor, backend: str | None) -> None:
+    return None
+
+
+_op = _library.register("move(Tensor[] tensors, Tensor ancestors, str? backend) -> Tensor[]", _launch, _fake)
+_op_in_place = _library.register(
+    "move_(Tensor(a!)[] tensors, Tensor ancestors, str? backend) -> ()", _launch_in_place, _fake_in_place
+)

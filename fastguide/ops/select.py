@@ -12,6 +12,9 @@ from fastguide.ops import _checks, _library, _native
 from fastguide.reference import select as _reference
 from fastguide.reference.philox import expand_seed
 
+# Prototypes: an output made from a tensor of its dtype costs half of torch.empty with a dtype, a good part of a small call.
+_INT32 = torch.empty(0, dtype=torch.int32, device="cpu")
+_FLOAT64 = torch.empty((), dtype=torch.float64, device="cpu")
 _RULE_CODES = {name: code for code, name in enumerate(_checks.RULES)}
 
 
@@ -72,7 +75,9 @@ def select(
         TypeError: not a float32 or float64 tensor; a seed that is neither a whole number nor int64.
         DegenerateWeights: see ``degenerate``; the exception names the groups.
     """
-    _checks.float_tensor("log_weights", log_weights)
+    # The common case is told apart here, without calls: a call of each check would cost as much as drawing 1,000 ancestors.
+    if not isinstance(log_weights, Tensor) or log_weights.dtype not in _checks.FLOATS:
+        _checks.float_tensor("log_weights", log_weights)
     shape = log_weights.shape
     if not 1 <= len(shape) <= 3 or 0 in shape:
         raise ValueError(
@@ -90,8 +95,12 @@ def select(
         raise ValueError(f'k: rule="{rule}" takes distinct items, but k = {k} exceeds M = {m}')
     if degenerate != "raise":
         _checks.choice("degenerate", degenerate, ("raise", "keep"))
-    _checks.step(step)
-    seeds, number = _checks.seed(seed, shape[0] if len(shape) > 1 else 1, log_weights.device)
+    if type(step) is not int or not 0 <= step < 2**28:
+        _checks.step(step)
+    if type(seed) is int and 0 <= seed < 2**63:
+        seeds, number = None, seed
+    else:
+        seeds, number = _checks.seed(seed, shape[0] if len(shape) > 1 else 1, log_weights.device)
     launch = _op if torch.compiler.is_compiling() else _launch
     return Selection(*launch(log_weights, k, rule, order, seeds, number, step, degenerate == "keep", backend))
 
@@ -108,13 +117,15 @@ def _launch(
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape = log_weights.shape
-    lead, m = shape[:-1], shape[-1]
+    lead = shape[:-1]
     if config.choose_backend(log_weights.device, backend) == "cpu":
         _checks.on_cpu("log_weights", log_weights)
         x = log_weights.contiguous()
-        ancestors = x.new_empty((*lead, k), dtype=torch.int32)
-        log_mean_weight = x.new_empty(lead, dtype=torch.float64)
-        ess = x.new_empty(lead, dtype=torch.float64)
+        if len(shape) == 1:
+            ancestors, log_mean_weight = _INT32.new_empty(k), torch.empty_like(_FLOAT64)
+        else:
+            ancestors, log_mean_weight = _INT32.new_empty(*lead, k), _FLOAT64.new_empty(lead)
+        ess = torch.empty_like(log_mean_weight)
         code, index = _native.select(
             x, k, _RULE_CODES[rule], order == "slots", seeds, seed, step, ancestors, log_mean_weight, ess
         )
@@ -128,7 +139,7 @@ def _launch(
         _checks.refuse_element("log_weights", log_weights, refused)
     if not keep and _checks.lacking_rows(log_weights, rule, k):
         _checks.raise_degenerate(log_weights, rule, k)
-    rows = log_weights.detach().reshape(shape[0] if len(shape) > 1 else 1, shape[1] if len(shape) > 2 else 1, m)
+    rows = log_weights.detach().reshape(_native.rows_of(shape))
     if seeds is None:
         seeds = expand_seed(seed, len(rows), rows.device)
     ancestors, log_mean_weight, ess = _reference.select(rows, k, rule, order, seeds, step)

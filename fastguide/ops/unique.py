@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _native
-from fastguide.reference import unique as reference
+from fastguide.ops import _checks, _library, _native
+from fastguide.reference import unique as _reference
 
 
 class Unique(NamedTuple):
@@ -43,23 +43,35 @@ def unique(rows: Tensor, *, backend: str | None = None) -> Unique:
     Raises:
         ValueError: ``rows`` is a scalar.
     """
-    if torch.compiler.is_compiling():
-        return Unique(*torch.ops.fastguide.unique(rows, backend))
     if rows.dim() == 0:
         raise ValueError("rows: expected shape [N, ...], got a scalar")
-    if rows.is_complex():
-        rows = rows.resolve_conj()
-    rows = rows.resolve_neg().contiguous()
+    launch = _op if torch.compiler.is_compiling() else _launch
+    return Unique(*launch(rows, backend))
+
+
+def _launch(rows: Tensor, backend: str | None) -> tuple[Tensor, Tensor, Tensor]:
+    rows = _native.plain(rows)
     count = rows.shape[0]
-    if count == 0 or rows.numel() == 0:
-        index = torch.zeros(count, dtype=torch.int64, device=rows.device)
-        return Unique(index[:1].clone(), index, torch.full_like(index[:1], count))
+    if rows.numel() == 0:
+        inverse = torch.zeros(count, dtype=torch.int64, device=rows.device)
+        return torch.zeros_like(inverse[:1]), inverse, torch.full_like(inverse[:1], count)
     if config.choose_backend(rows.device, backend) == "torch":
-        return Unique(*reference.unique(rows.reshape(count, -1).view(torch.uint8)))
-    representatives, inverse, counts = torch.empty((3, count), dtype=torch.int64).unbind()
+        return _reference.unique(rows.detach().reshape(count, -1).view(torch.uint8))
+    _checks.on_cpu("rows", rows)
+    representatives = torch.empty(count, dtype=torch.int64)
+    inverse, counts = torch.empty_like(representatives), torch.empty_like(representatives)
     code, _, distinct = _native.unique(rows, representatives, inverse, counts)
     if code == _native.OUT_OF_RANGE:
         raise ValueError(f"rows: {count} rows are more than the 2^32 - 2 that can be told apart; split them")
     if code != _native.OK:
         raise MemoryError(f"unique: no memory for the table of {count} rows; split them")
-    return Unique(representatives[:distinct], inverse, counts[:distinct])
+    return representatives[:distinct], inverse, counts[:distinct]
+
+
+def _fake(rows: Tensor, backend: str | None) -> tuple[Tensor, Tensor, Tensor]:
+    distinct = torch.library.get_ctx().new_dynamic_size()
+    representatives, counts = (rows.new_empty(distinct, dtype=torch.int64) for _ in range(2))
+    return representatives, rows.new_empty(rows.shape[0], dtype=torch.int64), counts
+
+
+_op = _library.register("unique(Tensor rows, str? backend) -> (Tensor, Tensor, Tensor)", _launch, _fake)

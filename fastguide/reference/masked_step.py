@@ -74,7 +74,7 @@ def draw_tokens(y: Tensor, words: Tensor) -> Tensor:
 
 
 def _revealed(seeds: Tensor, slots: Tensor, length: int, step: int, probability: float) -> Tensor:
-    """Return bool ``[P, M, L]``: where the children in ``slots`` ``[P, M]`` of particles with ``seeds`` ``[P]`` open."""
+    """Return bool ``[P, M, L]``: where children in ``slots`` ``[P, M]``, with seeds ``[P]``, are revealed."""
     blocks = torch.arange(-(-length // 4), device=seeds.device)
     words = philox(seeds[:, None, None], 0, slots[..., None], blocks, counter_word(step, Stream.POSITIONS))
     return torch.stack(words, -1).flatten(2)[..., :length] < reveal_threshold(probability)
@@ -111,10 +111,10 @@ def masked_step(
     if slots is None:
         slots = torch.arange(per_group, device=device).repeat(len(seeds))
     children = tokens.new_empty((particles, branch, length))
-    if (p := _first((ancestors < 0) | (ancestors >= states))) is not None:
-        return children, OUT_OF_RANGE, p
-    if (p := _first((slots < 0) | (slots > (2**32 - branch) // branch))) is not None:
-        return children, OUT_OF_RANGE, particles + p
+    if (bad := _first((ancestors < 0) | (ancestors >= states))) is not None:
+        return children, OUT_OF_RANGE, bad
+    if (bad := _first((slots < 0) | (slots > (2**32 - branch) // branch))) is not None:
+        return children, OUT_OF_RANGE, particles + bad
 
     position = torch.arange(length, device=device)
     parents = tokens[ancestors]
@@ -132,7 +132,8 @@ def masked_step(
     p, m, at = (opened & (used & (parents == vocab))[:, None]).nonzero(as_tuple=True)
     low, high, _, _ = philox(seeds[p], 0, child_slots[p, m], at, counter_word(step, stream))
     words = word64(low, high)
-    for rows in torch.arange(len(p), device=device).split(_ROWS_AT_ONCE):
+    for start in range(0, len(p), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
         i, k = p[rows], at[rows]
         row_bias = None if bias is None else bias[k] if bias.dim() == 2 else bias
         y = scale_logits(logits[ancestors[i], k], row_bias, inverse_temperature or 1.0)

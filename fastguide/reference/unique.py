@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def unique(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return representatives ``[U]``, inverse ``[N]`` and counts ``[U]`` of uint8 ``rows`` ``[N, B]``, neither empty."""
+    """Return representatives ``[U]``, inverse ``[N]`` and counts ``[U]`` of uint8 rows ``[N, B]``, neither 0."""
     _, inverse, counts = torch.unique(rows, dim=0, return_inverse=True, return_counts=True)
     index = torch.arange(len(rows), device=rows.device)
     first = torch.full_like(counts, len(rows)).scatter_reduce(0, inverse, index, "amin")

@@ -1,0 +1,190 @@
+// The memory that a row is worked on in, for one SIMD level.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cpu/best.h"
+#include "cpu/offspring.h"
+#include "cpu/row.h"
+#include "cpu/weights.h"
+
+namespace fg::FG_LEVEL {
+namespace {
+
+constexpr std::int64_t kTile = 512;   // points and ends of a tile stay in the first-level cache
+constexpr std::int64_t kPadding = 16; // ancestors past the surplus copies that may be scribbled over
+
+struct Block {
+  BlockWeight weight;
+  double max;
+  std::int64_t invalid;   // index within the block of the first refused log-weight, or -1
+  std::int64_t base;      // point before the block
+  std::int64_t copies;    // residual: certain copies in the block, later before it
+  std::int64_t remainder; // residual: remainders in the block, later before it
+  std::int64_t slot;      // slots before the block
+  std::int64_t dead, surplus;
+};
+
+// What a team shares besides the blocks.
+struct Shared {
+  std::int64_t independent, remainder; // independent draws and their total
+  bool enough;                         // whether the best items suffice
+};
+
+inline bool draws_independently(Rule rule) {
+  return rule == Rule::multinomial || rule == Rule::residual;
+}
+
+inline bool takes_best(Rule rule) {
+  return rule >= Rule::argmax;
+}
+
+struct Layout {
+  std::int64_t blocks;
+  std::int64_t at_blocks, at_prefixes, at_surplus, at_bounds, at_histogram, at_targets, at_best, bytes;
+
+  Layout(std::int64_t items, std::int64_t draws, Rule rule, bool slots, int team)
+      : blocks((items + kBlock - 1) / kBlock) {
+    std::int64_t end = 0;
+    const auto take = [&end](std::int64_t n, std::size_t size) {
+      const std::int64_t at = end;
+      end += (n * static_cast<std::int64_t>(size) + 63) / 64 * 64;
+      return at;
+    };
+    const std::int64_t targets = draws_independently(rule) ? draws : 0;
+    take(1, sizeof(Shared));
+    at_blocks = take(blocks, sizeof(Block));
+    at_prefixes = take(blocks == 1 ? items : 0, sizeof(std::int64_t));
+    at_surplus = take(slots ? items + kPadding : 0, sizeof(std::int32_t));
+    at_bounds = take(targets > 0 ? blocks + 1 : 0, sizeof(std::int64_t));
+    at_histogram = take(targets > 0 ? blocks * team : 0, sizeof(std::int64_t));
+    at_targets = take(targets, sizeof(std::int64_t));
+    at_best = take(takes_best(rule) ? best_bytes(items, draws) : 0, 1);
+    bytes = end;
+  }
+};
+
+template <typename Real> struct Work {
+  const Team& team;
+  const Row& row;
+  const Layout layout;
+  char* const memory;
+  const Real* const x;
+  Shared& shared;
+  Block* const blocks;
+
+  Work(const Team& t, const Row& r, void* workspace)
+      : team(t), row(r), layout(r.items, r.draws, r.rule, r.slots, t.size), memory(static_cast<char*>(workspace)),
+        x(static_cast<const Real*>(r.log_weights)), shared(*reinterpret_cast<Shared*>(memory)),
+        blocks(reinterpret_cast<Block*>(memory + layout.at_blocks)) {}
+
+  template <typename T> T* array(std::int64_t at) const { return reinterpret_cast<T*>(memory + at); }
+  // Cumulative weights of a row of one block, kept from weighing; null for larger rows, which compute them again.
+  std::int64_t* prefixes() const {
+    return layout.blocks == 1 ? array<std::int64_t>(layout.at_prefixes) : nullptr;
+  }
+  std::int32_t* surplus() const { return array<std::int32_t>(layout.at_surplus); }
+  const Real* items_of(std::int64_t b) const { return x + b * kBlock; }
+  std::int64_t size_of(std::int64_t b) const {
+    return b + 1 < layout.blocks ? kBlock : row.items - b * kBlock;
+  }
+  std::uint64_t word(std::int64_t i) const { return select_word(row.seed, i, row.parent, row.step); }
+  std::int64_t first_block() const { return team.first(layout.blocks); }
+  std::int64_t last_block() const { return team.last(layout.blocks); }
+};
+
+// How the total of a row is shared out among its draws.
+struct Share {
+  Fold fold;
+  std::int64_t largest; // the item that is given `rho`
+  std::int64_t rho;
+  std::int64_t q; // of a slot
+};
+
+inline Share share_of(const Row& row, const Weighed& weighed) {
+  const std::int64_t q = (weighed.fold.total + row.draws - 1) / row.draws;
+  const std::int64_t rho = row.rule == Rule::multinomial ? 0 : row.draws * q - weighed.fold.total;
+  return {weighed.fold, weighed.largest, rho, q};
+}
+
+// Sets the points before the thread's own blocks; returns the point after them.
+template <typename Real> std::int64_t set_bases(const Work<Real>& work, const Share& share) {
+  const std::int64_t first = work.first_block(), last = work.last_block();
+  std::int64_t base = 0;
+  for (std::int64_t b = 0; b < last; ++b) {
+    Block& block = work.blocks[b];
+    if (b >= first)
+      block.base = base;
+    if (block.weight.sum > 0)
+      base += shift(block.weight.sum, block_shift(share.fold, block.weight));
+    if (b == share.largest / kBlock)
+      base += share.rho;
+  }
+  return base;
+}
+
+// Calls visit(first item, count, points) over the items of a block, tile by tile.
+template <typename Real, typename Visit>
+void each_tile(const Work<Real>& work, const Share& share, std::int64_t b, Visit visit) {
+  const Block& block = work.blocks[b];
+  const std::int64_t n = work.size_of(b), largest = share.largest - b * kBlock;
+  const Shift to_row(block.weight.sum == 0 ? -63 : block_shift(share.fold, block.weight));
+  const std::int64_t* kept = work.prefixes();
+  std::int64_t base = block.base, prefix = 0;
+  alignas(64) std::int64_t tile[kTile];
+  for (std::int64_t i = 0; i < n;) {
+    if (i == largest)
+      base += share.rho;
+    std::int64_t end = i + kTile < n ? i + kTile : n;
+    if (i < largest && largest < end)
+      end = largest;
+    const std::int64_t count = end - i;
+    const std::int64_t* prefixes = tile;
+    if (kept != nullptr)
+      prefixes = kept + i;
+    else
+      prefix = cumulate(work.items_of(b) + i, count, block.weight.exponent, prefix, tile);
+    for (std::int64_t j = 0; j < count; ++j)
+      tile[j] = base + to_row(prefixes[j]);
+    visit(i, count, tile);
+    i = end;
+  }
+}
+
+// Takes the ends of offspring in order and writes ancestors, or survivors and their surplus.
+template <typename Real> struct Writer {
+  const Work<Real>& work;
+  std::int64_t start; // slots before the next item
+  std::int64_t limit; // slots that may be scribbled over
+  std::int64_t surplus = 0;
+  std::int64_t dead = 0;
+
+  // `after` is the slot after the thread's last block.
+  Writer(const Work<Real>& w, std::int64_t first, std::int64_t after) : work(w), start(first), limit(after) {
+    if (w.team.size == 1)
+      limit = w.row.slots ? w.row.draws + kPadding : w.row.limit;
+  }
+  void begin(Block& block) {
+    block.slot = surplus = start;
+    dead = 0;
+  }
+  void write(std::int32_t* ends, std::int64_t item, std::int64_t n) {
+    const std::int64_t last = ends[n - 1];
+    if (work.row.slots) {
+      const std::int64_t before = surplus;
+      surplus = keep_survivors(ends, n, item, start, surplus, work.row.ancestors + item, dead);
+      fill(ends, n, item, work.surplus(), before, limit);
+    } else {
+      fill(ends, n, item, work.row.ancestors, start, limit);
+    }
+    start = last;
+  }
+  void end(Block& block) const {
+    block.dead = dead;
+    block.surplus = surplus - block.slot;
+  }
+};
+
+} // namespace
+} // namespace fg::FG_LEVEL
