@@ -274,7 +274,8 @@ class _Run:
                 self._record(step, trace, ancestry, chosen, frontier, timer)
                 elapsed = time.perf_counter() - began
                 left = elapsed / (step + 1) * (total - step - 1)
-                best = float(trace[-1].values_max.max())
+                known = guidance.uses_values or step + 1 == total
+                best = float(trace[-1].values_max.max()) if known else float("-inf")
                 display(Status(step + 1, total, float(s.state.ess.mean()), s.particles, best, elapsed, left))
                 if callback is not None:
                     callback(trace[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Size, Tensor
@@ -13,12 +14,25 @@ from fastguide import config
 from fastguide.errors import BackendUnavailable
 from fastguide.reference.philox import Stream
 
+
+class _Missing:
+    """Stands for an extension that cannot be imported, so that `fastguide doctor` can still say so."""
+
+    __file__ = None
+
+    def __init__(self, reason: ImportError) -> None:
+        self._reason = reason
+
+    def __getattr__(self, name: str) -> Any:
+        raise BackendUnavailable(
+            f"fastguide._cpu is not built ({self._reason}); run `pip install .` in a checkout, or reinstall fastguide"
+        )
+
+
 try:
     from fastguide import _cpu
-except ImportError as error:  # pragma: no cover - a broken installation
-    raise BackendUnavailable(
-        f"fastguide._cpu is not built ({error}); run `pip install .` in a checkout, or reinstall fastguide"
-    ) from error
+except ImportError as error:
+    _cpu = _Missing(error)  # type: ignore[assignment]
 
 OK, INVALID_VALUE, DEGENERATE, OUT_OF_RANGE, OUT_OF_MEMORY = range(5)
 
@@ -28,6 +42,8 @@ if (_level := config.simd_level()) is not None:
 
 def _warn_if_stale() -> None:
     """Say so where the sources beside this package, as in an editable installation, are newer than the extension."""
+    if _cpu.__file__ is None:
+        return
     sources = Path(__file__).parents[2] / "csrc"
     newest = max((path.stat().st_mtime for path in sources.glob("*/*")), default=0.0)
     if newest > Path(_cpu.__file__).stat().st_mtime:
