@@ -30,7 +30,7 @@ class _Missing:
 
 
 try:
-    from fastguide import _cpu
+    import fastguide._cpu as _cpu
 except ImportError as error:
     _cpu = _Missing(error)  # type: ignore[assignment]
 
@@ -42,11 +42,12 @@ if (_level := config.simd_level()) is not None:
 
 def _warn_if_stale() -> None:
     """Say so where the sources beside this package, as in an editable installation, are newer than the extension."""
-    if _cpu.__file__ is None:
+    extension: str | None = getattr(_cpu, "__file__", None)
+    if extension is None:
         return
     sources = Path(__file__).parents[2] / "csrc"
     newest = max((path.stat().st_mtime for path in sources.glob("*/*")), default=0.0)
-    if newest > Path(_cpu.__file__).stat().st_mtime:
+    if newest > Path(extension).stat().st_mtime:
         warnings.warn(
             f"fastguide._cpu is older than its sources in {sources}; run `pip install -e .` there",
             RuntimeWarning,
