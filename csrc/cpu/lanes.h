@@ -205,7 +205,8 @@ FG_HD Longs shift_right(ULongs x, ULongs count) {
 // Stage by stage over the registers: one chain is 80 cycles long, and a scheduler that must hold all of it
 // sees too few others.
 template <int Registers>
-FG_HD void weigh(const float* y, std::int32_t e, Longs (&low)[Registers], Longs (&high)[Registers]) {
+FG_HD void weigh(const float* y, const std::int32_t (&e)[Registers], Longs (&low)[Registers],
+                 Longs (&high)[Registers]) {
   constexpr double kRound = 0x1.8p52;
   constexpr std::int64_t kRoundBits = 0x4338000000000000;
   constexpr float kCoefficients[] = {0x1.5f0a66p+14f, 0x1.3b30b0p+17f, 0x1.c6af78p+19f,
@@ -233,9 +234,9 @@ FG_HD void weigh(const float* y, std::int32_t e, Longs (&low)[Registers], Longs 
       p[i] = p[i] * f[i] + kCoefficients[c];
   }
   // The 24-bit mantissa stands at bit 32, and is wanted at bit 26, less what is dropped.
-  const ULongs base = ulongs(static_cast<std::uint64_t>(e + kRoundBits + 6));
 #pragma GCC unroll 4
   for (int i = 0; i < Registers; ++i) {
+    const ULongs base = ulongs(static_cast<std::uint64_t>(e[i] + kRoundBits + 6));
     const LongPair m = to_high_halves(__builtin_convertvector(p[i], Ints));
     low[i] = shift_right(m.first, base - (ULongs)k[2 * i]);
     high[i] = shift_right(m.second, base - (ULongs)k[2 * i + 1]);

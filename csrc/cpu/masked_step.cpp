@@ -121,9 +121,6 @@ template <typename Token, typename Logit> struct Task {
   const Logit* logits(std::int64_t state, std::int64_t position) const {
     return static_cast<const Logit*>(a.logits) + state * a.state_stride + position * a.logits_stride;
   }
-  const float* bias(std::int64_t position) const {
-    return a.bias ? a.bias + position * a.bias_stride : nullptr;
-  }
 
   // Copies the tokens of a particle to its children and lists their draws, by position and then by child.
   // `bits` has one entry a child.
@@ -147,7 +144,6 @@ template <typename Token, typename Logit> struct Task {
     const std::uint64_t key = static_cast<std::uint64_t>(a.seeds[group]);
     const std::uint32_t slot = static_cast<std::uint32_t>(number * a.branch);
     const std::int64_t length = a.lengths ? a.lengths[group] : a.length;
-    const std::int64_t listed = draws.count;
     for (std::int64_t chunk = 0; 64 * chunk < length; ++chunk) {
       const int n = length - 64 * chunk < 64 ? static_cast<int>(length - 64 * chunk) : 64;
       bool strange = false;
@@ -178,24 +174,42 @@ template <typename Token, typename Logit> struct Task {
         }
       }
     }
-    make_words(draws, listed, key, a);
     return true;
   }
 
-  // Makes the draws [first, last), all of one row.
-  template <typename Row> void draw(Row& row, const Draw* first, const Draw* last, Trouble& trouble) const {
-    const Logit* x = logits(first->row / a.length, first->position);
-    const float* b = bias(first->position);
-    std::int64_t token = 0;
-    const Code code = a.inverse_temperature == 0 ? largest_token(x, b, a.vocab, token)
-                                                 : row.read(x, b, a.inverse_temperature, a.vocab);
-    for (const Draw* d = first; d < last; ++d) {
-      if (code != Code::ok)
-        trouble.add(d->at, code);
-      else if (a.inverse_temperature == 0)
-        children[d->at] = static_cast<Token>(token);
-      else
-        children[d->at] = static_cast<Token>(row.draw(x, b, a.inverse_temperature, a.vocab, d->word));
+  // Makes the draws [first, last), those of one row next to each other.
+  template <typename Row> void draw(Row& rows, const Draw* first, const Draw* last, Trouble& trouble) const {
+    const Draw* runs[Row::kRows + 1];
+    while (first < last) {
+      const Logit* x[Row::kRows];
+      const float* b[Row::kRows];
+      runs[0] = first;
+      for (int r = 0; r < Row::kRows; ++r) {
+        const Draw* next = runs[r] < last ? runs[r] : first; // too few rows: one of them twice, without draws
+        x[r] = logits(next->row / a.length, next->position);
+        b[r] = a.bias ? a.bias + next->position * a.bias_stride : nullptr;
+        for (next = runs[r]; next < last && next->row == runs[r]->row;)
+          ++next;
+        runs[r + 1] = next;
+      }
+      Code codes[Row::kRows];
+      std::int64_t tokens[Row::kRows] = {};
+      if (a.inverse_temperature == 0) {
+        for (int r = 0; r < Row::kRows; ++r)
+          codes[r] = largest_token(x[r], b[r], a.vocab, tokens[r]);
+      } else {
+        rows.read(x, b, a.inverse_temperature, a.vocab, codes);
+      }
+      for (int r = 0; r < Row::kRows; ++r) {
+        for (const Draw* d = runs[r]; d < runs[r + 1]; ++d) {
+          if (codes[r] != Code::ok)
+            trouble.add(d->at, codes[r]);
+          else
+            children[d->at] =
+                static_cast<Token>(a.inverse_temperature == 0 ? tokens[r] : rows.draw(r, d->word));
+        }
+      }
+      first = runs[Row::kRows];
     }
   }
 };
@@ -221,6 +235,10 @@ std::uint64_t* child_bits(const MaskedArgs& a) {
   return static_cast<std::uint64_t*>(std::malloc(static_cast<std::size_t>(a.branch) * sizeof(std::uint64_t)));
 }
 
+// Enough to fill the lanes that make their words, and for the rows to have arrived when they are read; few
+// enough for the list to stay in the first cache.
+constexpr std::int64_t kDrawsTogether = 64;
+
 template <typename Row, typename Token, typename Logit> Status step_narrow(const MaskedArgs& a, int threads) {
   const Task<Token, Logit> task{a};
   Outcome outcome;
@@ -228,19 +246,23 @@ template <typename Row, typename Token, typename Logit> Status step_narrow(const
   {
     Outcome mine;
     Draws draws;
-    Row row;
+    Row rows;
     std::uint64_t* bits = child_bits(a);
     mine.short_of_memory = !bits;
+    std::int64_t group = 0;
+    const auto draw_listed = [&] {
+      make_words(draws, 0, static_cast<std::uint64_t>(a.seeds[group]), a);
+      task.draw(rows, draws.data, draws.data + draws.count, mine.rows);
+      draws.count = 0;
+    };
 #pragma omp for schedule(static)
     for (std::int64_t p = 0; p < a.particles; ++p) {
-      draws.count = 0;
+      if (p / task.per_group != group || draws.count >= kDrawsTogether)
+        draw_listed();
+      group = p / task.per_group;
       mine.short_of_memory = mine.short_of_memory || !task.reveal(p, draws, bits, mine.ranges);
-      for (std::int64_t i = 0, next; i < draws.count; i = next) {
-        for (next = i + 1; next < draws.count && draws.data[next].row == draws.data[i].row;)
-          ++next;
-        task.draw(row, draws.data + i, draws.data + next, mine.rows);
-      }
     }
+    draw_listed();
     std::free(bits);
 #pragma omp critical(fastguide_masked_step)
     outcome.add(mine);
@@ -303,8 +325,11 @@ template <typename Token, typename Logit> Status step_wide(const MaskedArgs& a, 
     mine.short_of_memory = !bits;
 #pragma omp for schedule(static)
     for (int t = 0; t < threads; ++t) {
-      for (std::int64_t p = a.particles * t / threads; p < a.particles * (t + 1) / threads; ++p)
+      for (std::int64_t p = a.particles * t / threads; p < a.particles * (t + 1) / threads; ++p) {
+        const std::int64_t listed = parts[t].count;
         mine.short_of_memory = mine.short_of_memory || !task.reveal(p, parts[t], bits, mine.ranges);
+        make_words(parts[t], listed, static_cast<std::uint64_t>(a.seeds[p / task.per_group]), a);
+      }
     }
     std::free(bits);
 #pragma omp critical(fastguide_masked_step)
@@ -323,7 +348,7 @@ template <typename Token, typename Logit> Status step_wide(const MaskedArgs& a, 
     auto* shares = static_cast<std::int64_t*>(std::malloc(blocks * sizeof(std::int64_t)));
     auto* exponents = static_cast<std::int32_t*>(std::malloc(blocks * sizeof(std::int32_t)));
     mine.short_of_memory = !shares || !exponents;
-    WideRow row(shares, exponents);
+    WideRow<Logit> row(shares, exponents);
 #pragma omp for schedule(dynamic, 2)
     for (std::int64_t r = 0; r < sorted.rows; ++r) {
       if (!mine.short_of_memory)
@@ -350,8 +375,8 @@ template <typename Token, typename Logit> Status step(const MaskedArgs& a) {
   if (a.vocab > kTokenBlock)
     return step_wide<Token, Logit>(a, threads);
 #if defined(FG_LEVEL_avx512)
-  if (a.vocab <= SmallRow::kMostTokens)
-    return step_narrow<SmallRow, Token, Logit>(a, threads);
+  if (a.vocab <= SmallRows::kMostTokens)
+    return step_narrow<SmallRows, Token, Logit>(a, threads);
 #endif
   return step_narrow<NarrowRow, Token, Logit>(a, threads);
 }

@@ -126,7 +126,10 @@ private:
   template <int Registers, bool Keep>
   static FG_HD Longs weigh_some(const float* from, std::int32_t e, std::int64_t* weights) {
     Longs low[Registers], high[Registers], sums = {};
-    weigh(from, e, low, high);
+    std::int32_t exponents[Registers];
+    for (int i = 0; i < Registers; ++i)
+      exponents[i] = e;
+    weigh(from, exponents, low, high);
     for (int i = 0; i < Registers; ++i) {
       if constexpr (Keep) {
         store(weights + i * kLanes, low[i]);
@@ -159,21 +162,22 @@ FG_HD int first_reaching(const std::int64_t* weights, std::int64_t needed) {
   return i;
 }
 
+// Rows are read `kRows` at a time and then drawn from, each by its number.
+
 // A row of one block (V <= 512): weighed once, then one walk a draw.
 class NarrowRow {
 public:
+  static constexpr int kRows = 1;
+
   template <typename Logit>
-  FG_HD Code read(const Logit* x, const float* bias, float scale, std::int64_t vocab) {
-    block_.read(x, bias, scale, static_cast<int>(vocab));
-    if (block_.invalid)
-      return Code::invalid_value;
-    if (block_.forbidden())
-      return Code::degenerate;
-    total_ = block_.weigh_all<true>(block_exponent(block_.max), weights_);
-    return Code::ok;
+  FG_HD void read(const Logit* const* x, const float* const* bias, float scale, std::int64_t vocab,
+                  Code* code) {
+    block_.read(*x, *bias, scale, static_cast<int>(vocab));
+    *code = block_.invalid ? Code::invalid_value : block_.forbidden() ? Code::degenerate : Code::ok;
+    if (*code == Code::ok)
+      total_ = block_.weigh_all<true>(block_exponent(block_.max), weights_);
   }
-  template <typename Logit>
-  FG_HD std::int64_t draw(const Logit*, const float*, float, std::int64_t, std::uint64_t word) const {
+  FG_HD std::int64_t draw(int, std::uint64_t word) const {
     const std::int64_t target = static_cast<std::int64_t>(mulhi64(word, static_cast<std::uint64_t>(total_)));
     return first_reaching(weights_, target + 1);
   }
@@ -181,84 +185,104 @@ public:
 private:
   Block block_;
   alignas(64) std::int64_t weights_[kTokenBlock];
-  std::int64_t total_;
+  std::int64_t total_ = 0;
 };
 
 #if defined(FG_LEVEL_avx512)
-// A row of at most 32 tokens, in two registers of logits and four of prefixes: no loop, no branch, no memory.
-class SmallRow {
+// Rows of at most 32 tokens, each in two registers of logits and four of prefixes, without a loop or a
+// branch. One row is a chain of some 200 cycles; two are read side by side to fill the waits.
+class SmallRows {
 public:
+  static constexpr int kRows = 2;
   static constexpr std::int64_t kMostTokens = 2 * kLanes;
 
   template <typename Logit>
-  FG_HD Code read(const Logit* x, const float* bias, float scale, std::int64_t vocab) {
+  FG_HD void read(const Logit* const* x, const float* const* bias, float scale, std::int64_t vocab,
+                  Code* codes) {
     const int n = static_cast<int>(vocab), first = n < kLanes ? n : kLanes;
-    alignas(64) float y[2 * kLanes];
-    Floats a = load_first(x, first), b = load_first(x + first, n - first);
-    if (bias) {
-      a = a + load_first(bias, first);
-      b = b + load_first(bias + first, n - first);
-    }
-    a = lane_numbers() < n ? a * scale : floats(kForbidden);
-    b = lane_numbers() < n - kLanes ? b * scale : floats(kForbidden);
     const Floats least = floats(static_cast<float>(-kMaxLogWeight));
     const __m512 most = _mm512_set1_ps(static_cast<float>(kMaxLogWeight));
-    if (_mm512_cmp_ps_mask(a, most, _CMP_NLE_UQ) | _mm512_cmp_ps_mask(b, most, _CMP_NLE_UQ))
-      return Code::invalid_value;
-    a = a >= least ? a : floats(kForbidden);
-    b = b >= least ? b : floats(kForbidden);
-    const float max = largest(a > b ? a : b);
-    if (max == kForbidden)
-      return Code::degenerate;
-    store(y, a);
-    store(y + kLanes, b);
-    Longs low[2], high[2];
-    weigh(y, block_exponent(max), low, high);
-    __m512i sums[4], before = _mm512_setzero_si512();
-    for (int i = 0; i < 4; ++i) {
+    alignas(64) float y[kRows * 2 * kLanes];
+    std::int32_t exponents[kRows * 2];
+#pragma GCC unroll 2
+    for (int r = 0; r < kRows; ++r) {
+      Floats a = load_first(x[r], first), b = load_first(x[r] + first, n - first);
+      if (bias[r]) {
+        a = a + load_first(bias[r], first);
+        b = b + load_first(bias[r] + first, n - first);
+      }
+      a = lane_numbers() < n ? a * scale : floats(kForbidden);
+      b = lane_numbers() < n - kLanes ? b * scale : floats(kForbidden);
+      const bool valid =
+          (_mm512_cmp_ps_mask(a, most, _CMP_NLE_UQ) | _mm512_cmp_ps_mask(b, most, _CMP_NLE_UQ)) == 0;
+      a = a >= least ? a : floats(kForbidden);
+      b = b >= least ? b : floats(kForbidden);
+      const float max = largest(a > b ? a : b);
+      codes[r] = !valid ? Code::invalid_value : max == kForbidden ? Code::degenerate : Code::ok;
+      exponents[2 * r] = exponents[2 * r + 1] = block_exponent(codes[r] == Code::ok ? max : 0.0f);
+      store(y + 2 * r * kLanes, a);
+      store(y + (2 * r + 1) * kLanes, b);
+    }
+    Longs low[kRows * 2], high[kRows * 2];
+    weigh(y, exponents, low, high);
+    __m512i sums[4 * kRows];
+#pragma GCC unroll 8
+    for (int i = 0; i < 4 * kRows; ++i) {
       __m512i sum = (__m512i)(i % 2 ? high[i / 2] : low[i / 2]);
       sum = _mm512_add_epi64(sum, _mm512_maskz_alignr_epi64(0xFE, sum, sum, 7));
       sum = _mm512_add_epi64(sum, _mm512_maskz_alignr_epi64(0xFC, sum, sum, 6));
       sums[i] = _mm512_add_epi64(sum, _mm512_maskz_alignr_epi64(0xF0, sum, sum, 4));
     }
-    for (int i = 0; i < 4; ++i) {
-      prefix_[i] = (ULongs)_mm512_add_epi64(sums[i], before);
-      before = _mm512_add_epi64(before, _mm512_maskz_permutexvar_epi64(0xFF, _mm512_set1_epi64(7), sums[i]));
+#pragma GCC unroll 2
+    for (int r = 0; r < kRows; ++r) {
+      __m512i before = _mm512_setzero_si512();
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        const __m512i sum = sums[4 * r + i];
+        prefix_[4 * r + i] = (ULongs)_mm512_add_epi64(sum, before);
+        before = _mm512_add_epi64(before, _mm512_maskz_permutexvar_epi64(0xFF, _mm512_set1_epi64(7), sum));
+      }
+      total_[r] = ((ULongs)before)[0];
     }
-    total_ = ((ULongs)before)[0];
-    return Code::ok;
   }
-  template <typename Logit>
-  FG_HD std::int64_t draw(const Logit*, const float*, float, std::int64_t, std::uint64_t word) const {
-    const __m512i target = _mm512_set1_epi64(static_cast<long long>(mulhi64(word, total_)));
+  FG_HD std::int64_t draw(int r, std::uint64_t word) const {
+    const __m512i target = _mm512_set1_epi64(static_cast<long long>(mulhi64(word, total_[r])));
     std::uint32_t below = 0;
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i)
-      below |= static_cast<std::uint32_t>(_mm512_cmple_epu64_mask((__m512i)prefix_[i], target)) << (8 * i);
+      below |= static_cast<std::uint32_t>(_mm512_cmple_epu64_mask((__m512i)prefix_[4 * r + i], target))
+               << (8 * i);
     return __builtin_popcount(below);
   }
 
 private:
-  ULongs prefix_[4] = {};
-  std::uint64_t total_ = 0;
+  ULongs prefix_[4 * kRows] = {};
+  std::uint64_t total_[kRows] = {};
 };
 #endif
 
 // A row of many blocks: one pass for the shares, then each draw weighs its own block again, from memory that
 // a draw from the same block has just read.
-class WideRow {
+template <typename Logit> class WideRow {
 public:
+  static constexpr int kRows = 1;
+
   // `shares` and `exponents` have one entry a block.
   FG_HD WideRow(std::int64_t* shares, std::int32_t* exponents) : shares_(shares), exponents_(exponents) {}
 
-  template <typename Logit>
-  FG_HD Code read(const Logit* x, const float* bias, float scale, std::int64_t vocab) {
+  FG_HD void read(const Logit* const* x, const float* const* bias, float scale, std::int64_t vocab,
+                  Code* code) {
     constexpr std::int32_t kNone = INT32_MIN;
-    blocks_ = (vocab + kTokenBlock - 1) / kTokenBlock;
+    x_ = *x;
+    bias_ = *bias;
+    scale_ = scale;
+    vocab_ = vocab;
     weighed_ = -1;
     top_ = kNone;
+    const std::int64_t blocks = (vocab + kTokenBlock - 1) / kTokenBlock;
     bool invalid = false;
-    for (std::int64_t b = 0; b < blocks_; ++b) {
-      read_block(x, bias, scale, vocab, b);
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      read_block(b);
       invalid |= block_.invalid;
       if (block_.invalid || block_.forbidden()) {
         shares_[b] = 0;
@@ -269,28 +293,22 @@ public:
       shares_[b] = block_.weigh_all<false>(exponents_[b], weights_);
       top_ = exponents_[b] > top_ ? exponents_[b] : top_;
     }
-    if (invalid)
-      return Code::invalid_value;
-    if (top_ == kNone)
-      return Code::degenerate;
+    *code = invalid ? Code::invalid_value : top_ == kNone ? Code::degenerate : Code::ok;
     headroom_ = token_headroom(vocab);
     total_ = 0;
-    for (std::int64_t b = 0; b < blocks_; ++b) {
+    for (std::int64_t b = 0; b < blocks; ++b) {
       shares_[b] = shift(shares_[b], -token_shift(exponents_[b], top_, headroom_));
       total_ += shares_[b];
     }
-    return Code::ok;
   }
 
-  template <typename Logit>
-  FG_HD std::int64_t draw(const Logit* x, const float* bias, float scale, std::int64_t vocab,
-                          std::uint64_t word) {
+  FG_HD std::int64_t draw(int, std::uint64_t word) {
     std::int64_t rest = static_cast<std::int64_t>(mulhi64(word, static_cast<std::uint64_t>(total_)));
     std::int64_t b = 0;
     while (rest >= shares_[b])
       rest -= shares_[b++];
     if (b != weighed_) {
-      read_block(x, bias, scale, vocab, b);
+      read_block(b);
       block_.weigh_all<true>(exponents_[b], weights_);
       weighed_ = b;
     }
@@ -299,18 +317,20 @@ public:
   }
 
 private:
-  template <typename Logit>
-  FG_HD void read_block(const Logit* x, const float* bias, float scale, std::int64_t vocab, std::int64_t b) {
+  FG_HD void read_block(std::int64_t b) {
     const std::int64_t from = b * kTokenBlock;
-    const std::int64_t n = vocab - from < kTokenBlock ? vocab - from : kTokenBlock;
-    block_.read(x + from, bias ? bias + from : nullptr, scale, static_cast<int>(n));
+    const std::int64_t n = vocab_ - from < kTokenBlock ? vocab_ - from : kTokenBlock;
+    block_.read(x_ + from, bias_ ? bias_ + from : nullptr, scale_, static_cast<int>(n));
   }
 
   Block block_;
   alignas(64) std::int64_t weights_[kTokenBlock];
   std::int64_t* shares_;
   std::int32_t* exponents_;
-  std::int64_t blocks_ = 0, total_ = 0, weighed_ = -1;
+  const Logit* x_ = nullptr;
+  const float* bias_ = nullptr;
+  float scale_ = 1;
+  std::int64_t vocab_ = 0, total_ = 0, weighed_ = -1;
   std::int32_t top_ = 0;
   int headroom_ = 0;
 };
