@@ -80,7 +80,11 @@ def _select_registered() -> Iterator[tuple[Any, ...]]:
 
 
 def _reweight_samples() -> Iterator[dict[str, Any]]:
-    particles = {"log_weights": _normal(3, 50, seed=1), "values": _normal(3, 50), "previous_values": _normal(3, 50, seed=2)}
+    particles = {
+        "log_weights": _normal(3, 50, seed=1),
+        "values": _normal(3, 50),
+        "previous_values": _normal(3, 50, seed=2),
+    }
     for threshold in (0.0, 0.6, 1.0):
         yield {**particles, "beta": 1.5, "previous_beta": 0.5, "ess_threshold": threshold}
         yield {

@@ -31,7 +31,7 @@ def count(name: str, value: object) -> int:
     """Return ``value`` as a positive integer that fits 32 bits."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected a whole number, got {value!r}")
-    n = operator.index(value)  # type: ignore[arg-type]
+    n = operator.index(value)
     if not 1 <= n <= INT32_MAX:
         raise ValueError(f"{name}: expected a whole number in [1, 2^31 - 1], got {n}")
     return n
@@ -112,13 +112,17 @@ def raise_without_weight(name: str, what: str, rows: list[int], shape: torch.Siz
     shown = [f"group {row // parents}" + (f" parent {row % parents}" if len(shape) == 3 else "") for row in rows[:5]]
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     raise DegenerateWeights(
-        f'{name}: {what} in {", ".join(shown)}{more} of shape {tuple(shape)}; pass degenerate="keep" to let the other groups '
-        "go on",
+        f'{name}: {what} in {", ".join(shown)}{more} of shape {tuple(shape)}; pass degenerate="keep" to let the other '
+        "groups go on",
         tuple(dict.fromkeys(row // parents for row in rows)),
     )
 
 
 def raise_degenerate(log_weights: Tensor, rule: str, k: int) -> NoReturn:
     """Raise `DegenerateWeights` for the rows that lack weight for ``k`` draws by ``rule``."""
-    what = f'fewer than the {k} items of nonzero weight that rule="{rule}" needs' if rule in RANKED else "every weight is zero"
+    what = (
+        f'fewer than the {k} items of nonzero weight that rule="{rule}" needs'
+        if rule in RANKED
+        else "every weight is zero"
+    )
     raise_without_weight("log_weights", what, lacking_rows(log_weights, rule, k), log_weights.shape)
