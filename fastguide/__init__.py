@@ -1,1 +1,41 @@
-"""Reward-guided generation from pretrained diffusion models at inference time."""
+"""Reward-guided generation from pretrained diffusion models at inference time.
+
+Three levels, each built on the one below: `sample` (the whole loop), `Steering` (the step object for people who own their
+loop) and `fastguide.ops` (the kernels).
+"""
+
+from fastguide import guidance, models, ops, processes, rewards, values
+from fastguide.config import backend
+from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
+from fastguide.guidance import SMC, SVDD, BestOfN
+from fastguide.memory import Memory
+from fastguide.processes import MaskedProcess
+from fastguide.result import LogNormalizer, Result
+from fastguide.sample import sample
+from fastguide.steering import Steering
+from fastguide.values import PosteriorMean
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SMC",
+    "SVDD",
+    "BackendUnavailable",
+    "BestOfN",
+    "DegenerateWeights",
+    "LogNormalizer",
+    "MaskedProcess",
+    "Memory",
+    "PosteriorMean",
+    "Result",
+    "RewardError",
+    "Steering",
+    "backend",
+    "guidance",
+    "models",
+    "ops",
+    "processes",
+    "rewards",
+    "sample",
+    "values",
+]

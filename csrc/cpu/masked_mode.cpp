@@ -1,1 +1,75 @@
+// The token of each masked position: the likeliest, or (a positive inverse temperature) one drawn as
+// masked_step draws at a reveal probability of one.
 #include "cpu/masked.h"
+
+#include "cpu/kernels.h"
+#include "cpu/open_positions.h"
+#include "cpu/token_row.h"
+
+namespace fg::FG_LEVEL {
+namespace {
+
+template <typename Token, typename Logit> Status likeliest(const MaskedArgs& a) {
+  const Token* tokens = static_cast<const Token*>(a.tokens);
+  Token* filled = static_cast<Token*>(a.children);
+  const std::int64_t per_group = a.states / a.groups, chunks = (a.length + 63) / 64;
+  const double nanoseconds = static_cast<double>(a.states) * static_cast<double>(a.length) *
+                             (5.0 + 0.1 * static_cast<double>(a.vocab));
+  const int threads = nanoseconds < 15e3 ? 1 : a.threads;
+  std::int64_t first_range = Trouble::kNone, first_row = Trouble::kNone;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1 + 4096 / a.vocab)                          \
+    reduction(min : first_range, first_row)
+  for (std::int64_t i = 0; i < a.states * chunks; ++i) {
+    const std::int64_t state = i / chunks, chunk = i % chunks, start = state * a.length + 64 * chunk;
+    const std::int64_t left = a.length - 64 * chunk < 64 ? a.length - 64 * chunk : 64;
+    __builtin_memcpy(filled + start, tokens + start, static_cast<std::size_t>(left) * sizeof(Token));
+    const std::int64_t length = a.lengths ? a.lengths[state / per_group] : a.length;
+    const std::int64_t used = length - 64 * chunk < left ? length - 64 * chunk : left;
+    if (used <= 0)
+      continue;
+    Trouble range{first_range}, row{first_row};
+    bool strange = false;
+    std::uint64_t open = masked(tokens + start, static_cast<int>(used), a.vocab, strange);
+    if (strange)
+      range.add(2 * a.particles + start + first_strange(tokens + start, a.vocab), Code::out_of_range);
+    for (; open; open &= open - 1) {
+      const int bit = __builtin_ctzll(open);
+      const std::int64_t position = 64 * chunk + bit;
+      const Logit* x =
+          static_cast<const Logit*>(a.logits) + state * a.state_stride + position * a.logits_stride;
+      std::int64_t token = 0;
+      const Code code =
+          largest_token(x, a.bias ? a.bias + position * a.bias_stride : nullptr, a.vocab, token);
+      if (code != Code::ok)
+        row.add(start + bit, code);
+      filled[start + bit] = static_cast<Token>(token);
+    }
+    first_range = range.key;
+    first_row = row.key;
+  }
+  return first_range != Trouble::kNone ? Trouble{first_range}.status() : Trouble{first_row}.status();
+}
+
+template <typename Token> Status likeliest_of(const MaskedArgs& a) {
+  switch (a.logit_type) {
+  case LogitType::float32:
+    return likeliest<Token, float>(a);
+  case LogitType::float16:
+    return likeliest<Token, Half>(a);
+  case LogitType::bfloat16:
+    return likeliest<Token, BFloat16>(a);
+  }
+  return {Code::invalid_value, -1};
+}
+
+} // namespace
+
+Status masked_mode(const MaskedArgs& a) {
+  if (a.inverse_temperature != 0)
+    return masked_step(a);
+  if (a.states == 0 || a.length == 0)
+    return {};
+  return a.wide_tokens ? likeliest_of<std::int64_t>(a) : likeliest_of<std::int32_t>(a);
+}
+
+} // namespace fg::FG_LEVEL

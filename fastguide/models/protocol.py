@@ -59,11 +59,19 @@ class Denoiser:
 
     def move(self, state: State, ancestors: Tensor) -> State:
         """Return the state whose row ``i`` is row ``ancestors[i]`` of ``state``."""
-        return pytree.tree_map(lambda leaf: leaf.index_select(0, ancestors), state)
+        return pytree.tree_map_only(Tensor, lambda leaf: leaf.index_select(0, ancestors), state)
 
     def key(self, x: Tensor, state: State, rows: Tensor | None = None) -> Tensor:
         """Return integer rows ``[n, K]`` that identify what ``__call__`` would compute: equal keys, equal predictions."""
         return x
+
+    def length_of(self, condition: Any = None) -> int | None:
+        """Return the number of positions of a state under ``condition``; None where the process alone decides."""
+        return None
+
+    def decode(self, x0: Tensor, condition: Any = None) -> Any:
+        """Turn clean states ``[n, L]`` into what a reward sees, where the caller of `fastguide.sample` says nothing else."""
+        return x0
 
 
 class _Wrapped(Denoiser):
@@ -99,7 +107,11 @@ def cat_states(states: list[State]) -> State:
     """Concatenate states of the same structure along the particle axis."""
     if len(states) == 1:
         return states[0]
-    return pytree.tree_map(lambda *leaves: torch.cat(leaves), states[0], *states[1:])
+    return pytree.tree_map(
+        lambda first, *others: torch.cat([first, *others]) if isinstance(first, Tensor) else first,
+        states[0],
+        *states[1:],
+    )
 
 
 def state_bytes(state: State) -> int:

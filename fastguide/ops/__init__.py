@@ -1,6 +1,20 @@
 """The operations that samplers are made of; each takes and returns torch tensors and knows nothing of diffusion."""
 
+from fastguide.ops.masked_mode import masked_mode
+from fastguide.ops.masked_step import masked_step
+from fastguide.ops.move import move
 from fastguide.ops.reweight_select import ReweightSelection, reweight_select
 from fastguide.ops.select import Selection, select
+from fastguide.ops.unique import Unique, unique
 
-__all__ = ["ReweightSelection", "Selection", "reweight_select", "select"]
+__all__ = [
+    "ReweightSelection",
+    "Selection",
+    "Unique",
+    "masked_mode",
+    "masked_step",
+    "move",
+    "reweight_select",
+    "select",
+    "unique",
+]

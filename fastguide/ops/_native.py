@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-from torch import Size, Tensor, float64
+import torch
+from torch import Size, Tensor
 
 from fastguide import config
 from fastguide.errors import BackendUnavailable
+from fastguide.reference.philox import Stream
+
+
+class _Missing:
+    """Stands for an extension that cannot be imported, so that `fastguide doctor` can still say so."""
+
+    __file__ = None
+
+    def __init__(self, reason: ImportError) -> None:
+        self._reason = reason
+
+    def __getattr__(self, name: str) -> Any:
+        raise BackendUnavailable(
+            f"fastguide._cpu is not built ({self._reason}); run `pip install .` in a checkout, or reinstall fastguide"
+        )
+
 
 try:
-    from fastguide import _cpu
-except ImportError as error:  # pragma: no cover - a broken installation
-    raise BackendUnavailable(
-        f"fastguide._cpu is not built ({error}); run `pip install .` in a checkout, or reinstall fastguide"
-    ) from error
+    import fastguide._cpu as _cpu
+except ImportError as error:
+    _cpu = _Missing(error)  # type: ignore[assignment]
 
 OK, INVALID_VALUE, DEGENERATE, OUT_OF_RANGE, OUT_OF_MEMORY = range(5)
 
@@ -22,17 +40,162 @@ if (_level := config.simd_level()) is not None:
     _cpu.force_level(_level)
 
 
-def move(sources: Sequence[Tensor], targets: Sequence[Tensor], ancestors: Tensor, rows: int) -> tuple[int, int]:
-    """Gather rows; see ``csrc/cpu/move.h``. ``ancestors`` is ``[groups, draws]`` int32."""
+def _warn_if_stale() -> None:
+    """Say so where the sources beside this package, as in an editable installation, are newer than the extension."""
+    extension: str | None = getattr(_cpu, "__file__", None)
+    if extension is None:
+        return
+    sources = Path(__file__).parents[2] / "csrc"
+    newest = max((path.stat().st_mtime for path in sources.glob("*/*")), default=0.0)
+    if newest > Path(extension).stat().st_mtime:
+        warnings.warn(
+            f"fastguide._cpu is older than its sources in {sources}; run `pip install -e .` there",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+_warn_if_stale()
+
+
+def plain(x: Tensor) -> Tensor:
+    """Return ``x`` with the bytes in memory that it stands for, row after row."""
+    if x.is_conj():
+        x = x.resolve_conj()
+    if x.is_neg():
+        x = x.resolve_neg()
+    return x.contiguous()
+
+
+def move(
+    sources: Sequence[Tensor], targets: Sequence[Tensor], ancestors: Tensor, rows: int, in_place: bool
+) -> tuple[int, int]:
+    """Gather rows; see ``csrc/cpu/move.h``. ``ancestors`` is ``[groups, draws]`` int32 or int64."""
     groups, draws = ancestors.shape
     return _cpu.move(
         [s.data_ptr() for s in sources],
         [t.data_ptr() for t in targets],
-        [s[0].numel() * s.element_size() for s in sources],
+        [s.nbytes // max(1, s.shape[0]) for s in sources],
         ancestors.data_ptr(),
+        ancestors.dtype == torch.int64,
         groups,
         rows,
         draws,
+        in_place,
+        config.threads(),
+    )
+
+
+_LOGIT_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _masked(
+    kernel: Callable[..., tuple[int, int]],
+    tokens: Tensor,
+    logits: Tensor,
+    children: Tensor,
+    reveal_probability: float,
+    inverse_temperature: float,
+    bias: Tensor | None,
+    ancestors: Tensor | None,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    slots: Tensor | None,
+    lengths: Tensor | None,
+    stream: int,
+) -> tuple[int, int]:
+    states, length, vocab = logits.shape
+    particles, branch, _ = children.shape
+    state_stride, logits_stride, _ = logits.stride()
+    return kernel(
+        tokens.data_ptr(),
+        tokens.dtype == torch.int64,
+        children.data_ptr(),
+        logits.data_ptr(),
+        _LOGIT_TYPES[logits.dtype],
+        state_stride,
+        logits_stride,
+        _address(bias),
+        0 if bias is None or bias.dim() == 1 else vocab,
+        _address(ancestors),
+        ancestors is not None and ancestors.dtype == torch.int64,
+        _address(slots),
+        slots is not None and slots.dtype == torch.int64,
+        _address(seeds),
+        seed & 0xFFFFFFFFFFFFFFFF,
+        _address(lengths),
+        states,
+        particles,
+        1 if seeds is None else len(seeds),
+        branch,
+        length,
+        vocab,
+        reveal_probability,
+        inverse_temperature,
+        step,
+        stream,
+        config.threads(),
+    )
+
+
+def masked_step(
+    tokens: Tensor,
+    logits: Tensor,
+    children: Tensor,
+    reveal_probability: float,
+    inverse_temperature: float,
+    bias: Tensor | None,
+    ancestors: Tensor | None,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    slots: Tensor | None,
+    lengths: Tensor | None,
+) -> tuple[int, int]:
+    """Write ``children`` ``[P, M, L]``; see ``csrc/cpu/masked.h``. All contiguous, ``logits`` along its last axis."""
+    return _masked(
+        _cpu.masked_step, tokens, logits, children, reveal_probability, inverse_temperature, bias, ancestors, seeds,
+        seed, step, slots, lengths, Stream.TOKENS,
+    )  # fmt: skip
+
+
+def masked_mode(
+    tokens: Tensor,
+    logits: Tensor,
+    filled: Tensor,
+    inverse_temperature: float,
+    bias: Tensor | None,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    slots: Tensor | None,
+    lengths: Tensor | None,
+) -> tuple[int, int]:
+    """Write ``filled`` ``[U, 1, L]``; see ``csrc/cpu/masked.h``. All contiguous, ``logits`` along its last axis."""
+    return _masked(
+        _cpu.masked_mode, tokens, logits, filled, 1.0, inverse_temperature, bias, None, seeds, seed, step, slots,
+        lengths, Stream.VALUE,
+    )  # fmt: skip
+
+
+def unique(
+    rows: Tensor, representatives: Tensor, inverse: Tensor, counts: Tensor, hash_mask: int = 2**64 - 1
+) -> tuple[int, int, int]:
+    """Name equal rows; see ``csrc/cpu/unique.h``. Also returns the number of distinct rows."""
+    count = len(rows)
+    return _cpu.unique(
+        rows.data_ptr(),
+        count,
+        rows.nbytes // count,
+        hash_mask,
+        representatives.data_ptr(),
+        inverse.data_ptr(),
+        counts.data_ptr(),
         config.threads(),
     )
 
@@ -65,7 +228,7 @@ def select(
         seeds = seeds.contiguous()
     return _cpu.select(
         log_weights.data_ptr(),
-        log_weights.dtype is float64,
+        log_weights.dtype is torch.float64,
         groups,
         parents,
         items,
@@ -80,10 +243,6 @@ def select(
         ess.data_ptr(),
         config.threads(),
     )
-
-
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
 
 
 def reweight_select(
@@ -112,7 +271,7 @@ def reweight_select(
     return _cpu.reweight_select(
         *map(_address, inputs),
         0 if running is None else running.element_size(),
-        log_weights.dtype is float64,
+        log_weights.dtype is torch.float64,
         shape[0] if len(shape) > 1 else 1,
         shape[-1],
         _address(betas),

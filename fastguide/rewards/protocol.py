@@ -31,6 +31,38 @@ class Reward:
         """Return ``[n]`` values of the clean samples ``x0`` (``[n, L]`` int64 tokens, or what ``decode`` made of them)."""
         raise NotImplementedError
 
+    def __add__(self, other: Reward) -> Reward:
+        return _sum(self, other, 1.0)
+
+    def __sub__(self, other: Reward) -> Reward:
+        return _sum(self, other, -1.0)
+
+    def __mul__(self, weight: float) -> Reward:
+        from fastguide.rewards.combine import Weighted
+
+        if not isinstance(weight, (int, float)):
+            return NotImplemented
+        return Weighted([(weight * factor, reward) for factor, reward in _terms(self)])
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Reward:
+        return self * -1.0
+
+
+def _terms(reward: Reward) -> tuple[tuple[float, Reward], ...]:
+    from fastguide.rewards.combine import Weighted
+
+    return reward.terms if isinstance(reward, Weighted) else ((1.0, reward),)
+
+
+def _sum(left: Reward, right: Reward, sign: float) -> Reward:
+    from fastguide.rewards.combine import Weighted
+
+    if not isinstance(right, Reward):
+        return NotImplemented
+    return Weighted([*_terms(left), *((sign * weight, reward) for weight, reward in _terms(right))])
+
 
 class _Wrapped(Reward):
     def __init__(self, fn: Callable[..., Any], name: str | None, deterministic: bool, batch_invariant: bool) -> None:

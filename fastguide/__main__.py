@@ -1,0 +1,7 @@
+"""``python -m fastguide``."""
+
+import sys
+
+from fastguide.cli import main
+
+sys.exit(main())

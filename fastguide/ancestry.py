@@ -1,0 +1,64 @@
+"""Who descends from whom: the genealogy of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Ancestry:
+    """The selected children of every step.
+
+    Attributes:
+        groups: G. particles: N. branch: M.
+        children: per step ``[G, N]`` int32: the child ``n·M + m`` that went on in each slot; its parent's slot is
+            ``child // M``.
+    """
+
+    groups: int
+    particles: int
+    branch: int
+    children: list[Tensor] = field(default_factory=list)
+    _roots: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._roots = torch.arange(self.particles).expand(self.groups, self.particles)
+
+    def append(self, children: Tensor) -> tuple[Tensor, Tensor]:
+        """Record a step; return the number ``[G]`` of distinct parents, and of distinct particles of the first step."""
+        children = children.cpu()
+        self.children.append(children.to(torch.int32))
+        parents = children // self.branch
+        self._roots = self._roots.gather(1, parents)
+        return _distinct(parents), _distinct(self._roots)
+
+    @property
+    def parents(self) -> Tensor:
+        """``[T, G, N]`` int64: the slot, before each step, of the parent of the particle in each slot after it."""
+        return torch.stack(self.children).to(torch.int64) // self.branch
+
+    @property
+    def roots(self) -> Tensor:
+        """``[G, N]`` int64: the slot at the start that each final particle descends from."""
+        return self._roots
+
+    def lineage(self, particle: int, group: int = 0) -> tuple[list[int], list[int]]:
+        """Return the slots and the child numbers of one final particle's ancestors.
+
+        Returns:
+            ``slots``: T + 1 slots, from the start to ``particle``; ``children``: T numbers ``n·M + m``, one a step.
+        """
+        slots, children = [particle], []
+        for step in reversed(self.children):
+            child = int(step[group, slots[-1]])
+            children.append(child)
+            slots.append(child // self.branch)
+        return slots[::-1], children[::-1]
+
+
+def _distinct(rows: Tensor) -> Tensor:
+    ordered = rows.sort(dim=1).values
+    return 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(dim=1)

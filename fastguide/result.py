@@ -1,0 +1,183 @@
+"""What a run gives: weighted samples and how they came about."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastguide import ops
+from fastguide.ancestry import Ancestry
+from fastguide.guidance.protocol import Guidance
+from fastguide.reference.philox import Stream, expand_seed
+from fastguide.trace import Trace
+
+
+class LogNormalizer(float):
+    """An estimate of ``log E_p[exp(r / alpha)]``: a float that knows its error.
+
+    Attributes:
+        groups: ``[G]`` float64 estimates of the groups. Replicates combine as the log of the mean of their normalisers.
+        standard_error: of the log, from the spread between replicates (delta method); nan for a single group.
+        reason: why the value is nan, or None.
+    """
+
+    groups: Tensor
+    standard_error: float
+    reason: str | None
+
+    def __new__(cls, groups: Tensor, reason: str | None = None) -> LogNormalizer:
+        """Combine the estimates of replicates."""
+        count = len(groups)
+        log_mean = float(torch.logsumexp(groups, 0)) - math.log(count)
+        self = super().__new__(cls, log_mean)
+        self.groups, self.reason, self.standard_error = groups, reason, math.nan
+        if count > 1 and math.isfinite(log_mean):
+            self.standard_error = float(torch.exp(groups - log_mean).std()) / math.sqrt(count)
+        return self
+
+    def __repr__(self) -> str:
+        if self.reason:
+            return f"nan ({self.reason})"
+        return f"{float(self):.6g}" + ("" if math.isnan(self.standard_error) else f" ± {self.standard_error:.2g}")
+
+    __str__ = __repr__
+
+
+@dataclass
+class Result:
+    """Samples of a guided run. They are WEIGHTED: use `draw` for equally weighted ones, `best` for the highest rewards.
+
+    Attributes:
+        samples: ``[G·N, L]`` int64 clean states, groups one after the other.
+        log_weights: ``[G·N]`` float64 unnormalised; their mean (of exp) over a group estimates ``E_p[exp(r / alpha)]`` for
+            guidance that estimates it. −inf: never drawn, never among the best.
+        rewards: ``[G·N]`` float64.
+        log_normalizer: a `LogNormalizer`.
+        trace: a `Trace`, step by step.
+        ancestry: an `Ancestry`.
+        seeds: ``[G]`` int64, the seed of each group; running a group alone with it gives the same samples.
+        guidance: the settings of the algorithm.
+        lengths: ``[G]`` int64 or None: positions of each group, the rest of a row is padding.
+        problems: per group, which (condition, reward, length) it had; groups of one problem are replicates.
+        seconds: wall time of the run.
+        decode: per group, what turned its clean rows into what the reward saw.
+    """
+
+    samples: Tensor
+    log_weights: Tensor
+    rewards: Tensor
+    log_normalizer: LogNormalizer
+    trace: Trace
+    ancestry: Ancestry
+    seeds: Tensor
+    guidance: Guidance
+    lengths: Tensor | None
+    problems: tuple[int, ...]
+    seconds: float
+    decode: tuple[Callable[[Tensor], Any], ...] = field(repr=False)
+    _replay: Callable[[int, int], Tensor] = field(repr=False)
+
+    @property
+    def particles(self) -> int:
+        """N."""
+        return self.ancestry.particles
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return self.ancestry.groups
+
+    @property
+    def denoiser_rows(self) -> int:
+        """States that the denoiser was asked for in the whole run."""
+        return sum(step.denoiser_rows for step in self.trace)
+
+    @property
+    def reward_rows(self) -> int:
+        """Samples that the reward evaluated in the whole run."""
+        return sum(step.reward_rows for step in self.trace)
+
+    def _members(self, group: int | None) -> Tensor:
+        n = self.particles
+        if group is None:
+            if len(set(self.problems)) > 1:
+                raise ValueError("group: the groups have different conditions; say which, 0 <= group < groups")
+            return torch.arange(self.groups * n, device=self.samples.device)
+        if not 0 <= group < self.groups:
+            raise ValueError(f"group: expected 0 <= group < {self.groups}, got {group}")
+        return torch.arange(group * n, (group + 1) * n, device=self.samples.device)
+
+    def _cut(self, rows: Tensor, group: int | None) -> Tensor:
+        return rows if self.lengths is None else rows[:, : int(self.lengths[group or 0])]
+
+    def draw_indices(self, k: int, *, group: int | None = None, seed: int = 0) -> Tensor:
+        """Return ``[k]`` indices into ``samples``, drawn systematically by weight and in random order."""
+        members = self._members(group)
+        log_weights = self.log_weights[members]
+        picked = ops.select(log_weights, k, seed=seed).ancestors.to(torch.int64)
+        # Systematic draws come sorted; shuffled, any prefix of them is a fair draw too.
+        scores = torch.zeros(k, dtype=torch.float64, device=log_weights.device)
+        shuffle_seed = int(expand_seed(seed, 1)[0])
+        shuffle = ops.select(scores, k, rule="gumbel_topk", seed=shuffle_seed, step=int(Stream.USER)).ancestors
+        return members[picked[shuffle.to(torch.int64)]]
+
+    def draw(self, k: int, *, group: int | None = None, seed: int = 0) -> Tensor:
+        """Return ``[k, L]`` equally weighted samples, drawn from the weighted ones (with repeats where weights ask for it).
+
+        Args:
+            k: how many.
+            group: which group; None pools replicates by their normalisers.
+            seed: of this drawing.
+        """
+        return self._cut(self.samples[self.draw_indices(k, group=group, seed=seed)], group)
+
+    def best_indices(self, k: int, *, group: int | None = None) -> Tensor:
+        """Return the indices into ``samples`` of the (at most) ``k`` distinct samples of highest reward, best first."""
+        if k < 1:
+            raise ValueError(f"k: expected at least 1, got {k}")
+        members = self._members(group)
+        members = members[self.log_weights[members] > -torch.inf]
+        distinct = members[ops.unique(self.samples[members]).representatives]
+        order = torch.argsort(self.rewards[distinct], descending=True, stable=True)
+        return distinct[order[:k]]
+
+    def best(self, k: int, *, group: int | None = None) -> Tensor:
+        """Return ``[≤ k, L]`` distinct samples of highest reward and nonzero weight, best first."""
+        return self._cut(self.samples[self.best_indices(k, group=group)], group)
+
+    def replay(self, i: int) -> Tensor:
+        """Return ``[T + 1, L]``: the trajectory of sample ``i``, from noise to data, drawn again from seed and ancestry."""
+        if not 0 <= i < len(self.samples):
+            raise ValueError(f"i: expected 0 <= i < {len(self.samples)}, got {i}")
+        group, particle = divmod(i, self.particles)
+        return self._cut(self._replay(group, particle), group)
+
+    def report(
+        self, path: str | Path, *, unguided: Result | None = None, title: str = "Guided run", reward: str = "reward"
+    ) -> Path:
+        """Write the run as one self-contained HTML file and return its path.
+
+        Args:
+            path: of the file; it is replaced if it exists.
+            unguided: the same process without guidance, drawn beside it.
+            title: heading.
+            reward: name of the reward.
+        """
+        from fastguide.report import result_report
+
+        return result_report(self, path, unguided=unguided, title=title, reward=reward)
+
+    def __repr__(self) -> str:
+        finite = self.rewards[self.log_weights > -torch.inf]
+        mean = float(finite.mean()) if len(finite) else math.nan
+        return (
+            f"Result({self.groups} × {self.particles} samples by {type(self.guidance).__name__}, mean reward {mean:.4g}, "
+            f"log normalizer {self.log_normalizer!r}, {self.denoiser_rows} denoiser rows, {self.reward_rows} reward rows, "
+            f"{self.seconds:.1f} s)"
+        )

@@ -1,0 +1,119 @@
+"""Calls a reward: each distinct clean sample once in a run, in fixed shapes, its answer checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastguide import ops
+from fastguide.errors import RewardError
+from fastguide.rewards.protocol import Reward
+
+MEMORY_ROWS = 2**21
+"""Most clean samples whose rewards are remembered; beyond it the memory starts afresh, at the cost of repeated rows."""
+
+
+@dataclass
+class RewardCalls:
+    """Evaluates one reward.
+
+    Args:
+        reward: the reward.
+        decode: what turns token rows ``[n, L]`` into what the reward sees.
+        call_rows: fixed number of rows of each call to a reward that is not batch invariant.
+        ragged: call with as many rows as there are.
+        merge: evaluate equal samples of one call once (only for deterministic rewards).
+        remember: keep the values from call to call (likewise).
+
+    Attributes:
+        computed: samples evaluated so far, padding not counted.
+        asked: values asked for so far.
+    """
+
+    reward: Reward
+    decode: Callable[[Tensor], Any]
+    call_rows: int
+    ragged: bool = False
+    merge: bool = True
+    remember: bool = True
+    computed: int = 0
+    asked: int = 0
+    _memory: dict[bytes, float] = field(default_factory=dict)
+
+    def __call__(self, x0: Tensor) -> Tensor:
+        """Return ``[n]`` float64 rewards of clean samples ``[n, L]``."""
+        self.asked += len(x0)
+        if not (self.merge and self.reward.deterministic):
+            return self._evaluate(x0)
+        merged = ops.unique(x0)
+        rows = x0[merged.representatives]
+        values = self._recall(rows) if self.remember else self._evaluate(rows)
+        return values[merged.inverse]
+
+    def _recall(self, rows: Tensor) -> Tensor:
+        keys = [row.tobytes() for row in rows.cpu().numpy()]
+        missing = [i for i, key in enumerate(keys) if key not in self._memory]
+        if missing:
+            known = {key: self._memory[key] for key in keys if key in self._memory}
+            if len(self._memory) + len(missing) > MEMORY_ROWS:
+                self._memory = known
+            fresh = self._evaluate(rows[torch.tensor(missing, device=rows.device)]).tolist()
+            self._memory.update((keys[i], value) for i, value in zip(missing, fresh, strict=True))
+        return torch.tensor([self._memory[key] for key in keys], dtype=torch.float64, device=rows.device)
+
+    def _evaluate(self, rows: Tensor) -> Tensor:
+        self.computed += len(rows)
+        if self.reward.batch_invariant or self.ragged:
+            return self._call(rows, len(rows))
+        parts = []
+        for start in range(0, len(rows), self.call_rows):
+            x = rows[start : start + self.call_rows]
+            real = len(x)
+            if real < self.call_rows:
+                x = torch.cat([x, x[-1:].expand(self.call_rows - real, -1)])
+            parts.append(self._call(x, real))
+        return torch.cat(parts)
+
+    def _call(self, rows: Tensor, real: int) -> Tensor:
+        name = self.reward.name
+        samples: Any = rows
+        values: Any
+        try:
+            with torch.no_grad():
+                samples = self.decode(rows)
+                if self.reward.device is not None and isinstance(samples, Tensor):
+                    samples = samples.to(self.reward.device)
+                values = self.reward(samples)
+        except Exception as error:
+            raise RewardError(
+                f"reward '{name}': raised {type(error).__name__}: {error} (called with {len(rows)} samples)", samples
+            ) from error
+        if not isinstance(values, Tensor):
+            try:
+                values = torch.as_tensor(values, dtype=torch.float64)
+            except (TypeError, ValueError, RuntimeError):
+                raise RewardError(
+                    f"reward '{name}': expected one number a sample, a tensor of shape [{len(rows)}], got "
+                    f"{type(values).__name__}"
+                ) from None
+        if values.shape != (len(rows),):
+            raise RewardError(
+                f"reward '{name}': expected shape [{len(rows)}] (one number a sample), got {list(values.shape)}; "
+                "wrap a one-at-a-time function in fg.rewards.each"
+            )
+        checked: Tensor = values.detach()[:real].to(rows.device, torch.float64)
+        bad = torch.isnan(checked) | (checked == torch.inf)
+        if bool(bad.any()):
+            first = int(bad.nonzero()[0])
+            sample = samples[first]
+            raise RewardError(f"reward '{name}': returned {float(checked[first])} for sample {_show(sample)}", sample)
+        return checked
+
+
+def _show(sample: Any) -> str:
+    text = str(sample.tolist()) if isinstance(sample, Tensor) else repr(sample)
+    return text if len(text) <= 200 else text[:197] + "..."

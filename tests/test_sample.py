@@ -1,0 +1,354 @@
+"""The loop against the exact oracle, and what must not change a result."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import fastguide as fg
+from tests.oracle.masked import TabularMasked, total_variation
+
+ALPHA = 1.0
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    return TabularMasked()
+
+
+def run(oracle, guidance, **options):
+    options = {"progress": False, "particles": 64, "denoiser": oracle.denoiser, "reward": oracle.reward} | options
+    return fg.sample(oracle.process, options.pop("denoiser"), options.pop("reward"), guidance, **options)
+
+
+class TestExactness:
+    def test_unguided_samples_follow_the_process_as_run(self, oracle):
+        result = run(oracle, fg.BestOfN(alpha=0.0), particles=20_000)
+        # 27 states, 20,000 draws: E[TV] ≈ 0.013; 0.03 is beyond 6 standard deviations.
+        assert total_variation(oracle.frequencies(result.samples, result.log_weights), oracle.law()) < 0.03
+
+    @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
+    @pytest.mark.parametrize("rule", ["systematic", "multinomial"])
+    def test_smc_converges_to_the_target(self, oracle, threshold, rule):
+        target, log_z = oracle.target(ALPHA)
+        result = run(oracle, fg.SMC(alpha=ALPHA, ess_threshold=threshold, rule=rule), particles=20_000)
+        assert total_variation(oracle.frequencies(result.samples, result.log_weights), target) < 0.05
+        assert abs(result.log_normalizer - log_z) < 0.1
+
+    @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
+    def test_normalizer_is_unbiased(self, oracle, threshold):
+        """4,000 groups of 4 particles: |mean Ẑ − Z| within 4 standard errors (false-alarm rate 6e-5)."""
+        _, log_z = oracle.target(ALPHA)
+        result = run(oracle, fg.SMC(alpha=ALPHA, ess_threshold=threshold), particles=4, groups=4_000, seed=1)
+        ratio = torch.exp(result.log_normalizer.groups - log_z)
+        error = float(ratio.std()) / math.sqrt(len(ratio))
+        assert abs(float(ratio.mean()) - 1.0) < 4 * error
+        assert error < 0.03
+
+    def test_threshold_zero_is_plain_importance_sampling(self, oracle):
+        smc = run(oracle, fg.SMC(alpha=ALPHA, ess_threshold=0.0))
+        plain = run(oracle, fg.BestOfN(alpha=ALPHA))
+        assert torch.equal(smc.samples, plain.samples)
+        torch.testing.assert_close(smc.log_weights, plain.log_weights, rtol=0, atol=1e-12)
+        assert torch.equal(smc.ancestry.roots, torch.arange(64).expand(1, 64))
+
+    def test_svdd_approaches_the_target_as_the_branch_grows(self, oracle):
+        target, _ = oracle.target(ALPHA)
+        distance = [
+            total_variation(oracle.frequencies(r.samples, r.log_weights), target)
+            for r in (run(oracle, fg.SVDD(alpha=ALPHA, branch=m), particles=4_000) for m in (2, 32))
+        ]
+        unguided = total_variation(oracle.law(), target)
+        assert distance[1] < distance[0] < unguided
+
+    def test_svdd_at_alpha_zero_keeps_the_best_child(self, oracle):
+        greedy = run(oracle, fg.SVDD(alpha=0.0, branch=16), particles=256)
+        assert float(greedy.rewards.mean()) > float(run(oracle, fg.SVDD(alpha=ALPHA, branch=16)).rewards.mean())
+        assert math.isnan(greedy.log_normalizer)
+        assert "alpha = 0" in repr(greedy.log_normalizer)
+
+
+GUIDANCE = [fg.SMC(alpha=ALPHA), fg.SVDD(alpha=ALPHA, branch=4), fg.BestOfN(alpha=ALPHA)]
+
+
+def small_network(oracle):
+    generator = torch.Generator().manual_seed(5)
+    first = torch.nn.Linear(oracle.length * (oracle.vocab + 1), 33)
+    last = torch.nn.Linear(33, oracle.length * oracle.vocab)
+    with torch.no_grad():
+        for p in (*first.parameters(), *last.parameters()):
+            p.copy_(torch.randn(p.shape, generator=generator))
+
+    def denoiser(x, t):
+        hot = torch.nn.functional.one_hot(x, oracle.vocab + 1).float().flatten(1)
+        return last(torch.relu(first(hot))).view(-1, oracle.length, oracle.vocab)
+
+    def reward(x0):
+        hot = torch.nn.functional.one_hot(x0, oracle.vocab + 1).float().flatten(1)
+        return first(hot).sin().sum(1)
+
+    return denoiser, reward
+
+
+def same(a, b):
+    assert torch.equal(a.samples, b.samples)
+    assert torch.equal(a.log_weights, b.log_weights)
+    assert torch.equal(a.rewards, b.rewards)
+    assert torch.equal(a.ancestry.parents, b.ancestry.parents)
+
+
+class TestWhatMustNotMatter:
+    @pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: type(g).__name__)
+    @pytest.mark.parametrize(
+        "memory",
+        [
+            *(fg.Memory(micro_batch=m) for m in (1, 2, 7, 64)),
+            *(fg.Memory(limit=1, micro_batch=m) for m in (1, 7, 64)),
+            fg.Memory(merge=False),
+            fg.Memory(remember=False),
+            fg.Memory(merge=False, remember=False, limit=1, micro_batch=5),
+        ],
+        ids=str,
+    )
+    def test_memory_settings(self, oracle, guidance, memory):
+        denoiser, reward = small_network(oracle)
+        options = {"denoiser": denoiser, "reward": reward, "particles": 37, "groups": 2, "seed": 3}
+        same(run(oracle, guidance, **options), run(oracle, guidance, memory=memory, **options))
+
+    @pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: type(g).__name__)
+    def test_threads(self, oracle, guidance, monkeypatch):
+        results = []
+        for threads in ("1", "2"):
+            monkeypatch.setenv("FASTGUIDE_THREADS", threads)
+            results.append(run(oracle, guidance, particles=5_000))
+        same(*results)
+
+    @pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: type(g).__name__)
+    def test_backend(self, oracle, guidance):
+        with fg.backend("torch"):
+            reference = run(oracle, guidance, particles=50, groups=2)
+        same(reference, run(oracle, guidance, particles=50, groups=2))
+
+    @pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: type(g).__name__)
+    def test_other_groups(self, oracle, guidance):
+        denoiser, reward = small_network(oracle)
+        options = {"denoiser": denoiser, "reward": reward, "particles": 13}
+        together = run(oracle, guidance, groups=4, seed=[11, 22, 0, 11], **options)
+        alone = run(oracle, guidance, seed=[22], **options)
+        assert torch.equal(together.samples[13:26], alone.samples)
+        assert torch.equal(together.samples[:13], together.samples[39:])
+        assert not torch.equal(together.samples[:13], together.samples[26:39])
+        expanded = run(oracle, guidance, groups=2, seed=5, **options)
+        again = run(oracle, guidance, seed=[int(expanded.seeds[1])], **options)
+        assert torch.equal(expanded.samples[13:], again.samples)
+
+    def test_global_random_state_is_neither_read_nor_written(self, oracle):
+        torch.manual_seed(1)
+        first = run(oracle, GUIDANCE[0])
+        state = torch.get_rng_state()
+        second = run(oracle, GUIDANCE[0])
+        assert torch.equal(state, torch.get_rng_state())
+        same(first, second)
+
+
+class TestLengths:
+    def test_padding_is_never_drawn_scored_or_compared(self, oracle):
+        seen = []
+
+        def reward(x0):
+            seen.append(x0.shape[1])
+            return x0.sum(1).float()
+
+        result = run(oracle, fg.SMC(alpha=ALPHA), reward=reward, groups=2, lengths=[3, 2], seed=[7, 7])
+        assert set(seen) == {2, 3}
+        assert (result.groups, result.particles) == (2, 64)
+        assert bool((result.samples[64:, 2] == oracle.vocab).all())
+        assert bool((result.samples[:64] < oracle.vocab).all())
+        assert result.draw(5, group=1).shape == (5, 2)
+        with pytest.raises(ValueError, match="group"):
+            result.draw(5)
+
+
+class TestCost:
+    def test_one_denoiser_row_a_distinct_state_and_step(self, oracle):
+        calls = []
+
+        def denoiser(x, t):
+            calls.append(x.clone())
+            return oracle.denoiser(x, t)
+
+        result = run(oracle, GUIDANCE[1], denoiser=fg.models.wrap(denoiser, batch_invariant=True))
+        assert all(len(x.unique(dim=0)) == len(x) for x in calls)
+        assert len(calls) == oracle.steps
+        assert result.denoiser_rows == sum(len(x) for x in calls) == int(result.trace.denoiser_rows.sum())
+
+    def test_one_reward_row_a_distinct_sample(self, oracle):
+        rows = []
+
+        def reward(x0):
+            rows.extend(map(tuple, x0.tolist()))
+            return oracle.reward(x0)
+
+        result = run(oracle, GUIDANCE[1], reward=fg.rewards.wrap(reward, batch_invariant=True))
+        assert len(rows) == len(set(rows)) == result.reward_rows
+
+    def test_best_of_n_computes_no_values(self, oracle):
+        result = run(oracle, fg.BestOfN())
+        assert int(result.trace.reward_rows[:-1].sum()) == 0
+
+    def test_recomputed_rows_are_counted(self, oracle):
+        result = run(oracle, GUIDANCE[0], memory=fg.Memory(limit=1))
+        assert int(result.trace.recomputed_rows.sum()) > 0
+
+
+class TestResult:
+    def test_replay_gives_the_trajectory_of_a_sample(self, oracle):
+        denoiser, reward = small_network(oracle)
+        for guidance in GUIDANCE:
+            result = run(oracle, guidance, denoiser=denoiser, reward=reward, groups=2, particles=9)
+            for i in (0, 8, 9, 17):
+                trajectory = result.replay(i)
+                assert trajectory.shape == (oracle.steps + 1, oracle.length)
+                assert bool((trajectory[0] == oracle.vocab).all())
+                assert torch.equal(trajectory[-1], result.samples[i])
+                fixed = trajectory[:-1] != oracle.vocab
+                assert torch.equal(trajectory[:-1][fixed], trajectory[1:][fixed])
+
+    def test_draw_is_equally_weighted(self, oracle):
+        result = run(oracle, fg.SMC(alpha=ALPHA, ess_threshold=0.0), particles=2_000)
+        drawn = result.draw(2_000)
+        weighted = oracle.frequencies(result.samples, result.log_weights)
+        assert total_variation(oracle.frequencies(drawn, torch.zeros(2_000, dtype=torch.float64)), weighted) < 0.02
+        assert torch.equal(drawn, result.draw(2_000))
+        assert not torch.equal(drawn, result.draw(2_000, seed=1))
+
+    def test_best_is_distinct_and_sorted(self, oracle):
+        result = run(oracle, GUIDANCE[1])
+        best = result.best(5)
+        assert len(best.unique(dim=0)) == len(best)
+        rewards = oracle.reward(best)
+        assert torch.equal(rewards, rewards.sort(descending=True).values)
+
+    def test_replicates_give_a_standard_error(self, oracle):
+        result = run(oracle, GUIDANCE[0], groups=8, particles=200)
+        _, log_z = oracle.target(ALPHA)
+        # 8 replicates: |estimate − truth| below 5 standard errors of a t distribution with 7 degrees, false alarms 2e-3.
+        assert abs(result.log_normalizer - log_z) < 5 * result.log_normalizer.standard_error
+        assert "±" in str(result.log_normalizer)
+
+    def test_trace_has_a_row_a_step(self, oracle):
+        steps = []
+        result = run(oracle, GUIDANCE[0], callback=steps.append)
+        assert steps == list(result.trace)
+        assert result.trace.ess.shape == (oracle.steps, 1)
+        assert result.trace.resampled.dtype == torch.bool
+        assert int(result.trace.unique_ancestors[-1]) == len(result.ancestry.roots.unique())
+
+
+class TestZeroMeansNever:
+    def test_forbidden_samples_are_in_no_result(self, oracle):
+        def reward(x0):
+            return torch.where(x0[:, 0] == 0, -torch.inf, oracle.reward(x0))
+
+        for guidance in GUIDANCE:
+            result = run(oracle, guidance, reward=reward)
+            assert bool((result.draw(500)[:, 0] != 0).all())
+            assert bool((result.best(500)[:, 0] != 0).all())
+
+    def test_smc_with_a_hard_constraint_is_exact(self, oracle):
+        allowed = torch.ones(27, dtype=torch.bool)
+        allowed[:9] = False
+        target, _ = oracle.target(ALPHA)
+        target = torch.where(allowed, target, 0)
+        result = run(
+            oracle,
+            fg.SMC(alpha=ALPHA),
+            reward=lambda x0: torch.where(x0[:, 0] == 0, -torch.inf, oracle.reward(x0)),
+            particles=20_000,
+        )
+        assert total_variation(oracle.frequencies(result.samples, result.log_weights), target / target.sum()) < 0.05
+
+    def test_a_group_without_weight_fails_by_name_and_the_others_go_on(self, oracle):
+        def never(x0):
+            return torch.full((len(x0),), -torch.inf)
+
+        with pytest.raises(fg.DegenerateWeights, match="group 1") as error:
+            run(oracle, GUIDANCE[0], reward=[oracle.reward, never, oracle.reward], groups=3, seed=[1, 2, 3])
+        assert error.value.groups == (1,)
+        good = error.value.result
+        assert torch.equal(good.samples[:64], run(oracle, GUIDANCE[0], seed=[1]).samples)
+
+
+def bad_reward_shape(x0):
+    return torch.zeros(len(x0), 2)
+
+
+def bad_reward_nan(x0):
+    return torch.full((len(x0),), torch.nan)
+
+
+def bad_reward_raises(x0):
+    raise KeyError("no licence")
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("reward", "words"),
+        [
+            (bad_reward_shape, "bad_reward_shape.*expected shape"),
+            (bad_reward_nan, "bad_reward_nan.*nan"),
+            (bad_reward_raises, "bad_reward_raises.*KeyError.*no licence"),
+            (lambda x0: "no", "one number a sample"),
+        ],
+    )
+    def test_rewards(self, oracle, reward, words):
+        with pytest.raises(fg.RewardError, match=words):
+            run(oracle, GUIDANCE[0], reward=reward)
+
+    @pytest.mark.parametrize(
+        ("options", "error", "words"),
+        [
+            ({"particles": 0}, ValueError, "particles"),
+            ({"groups": -1}, ValueError, "groups"),
+            ({"seed": -1}, ValueError, "seed"),
+            ({"seed": [1, 2]}, ValueError, "seed"),
+            ({"seed": 1.5}, TypeError, "seed"),
+            ({"lengths": [9]}, ValueError, "lengths"),
+            ({"bias": torch.zeros(7)}, ValueError, "bias"),
+            ({"memory": "lots"}, ValueError, "memory"),
+            ({"x_init": torch.zeros(5, dtype=torch.int64)}, ValueError, "x_init"),
+            ({"progress": 3}, TypeError, "progress"),
+            ({"reward": None}, TypeError, "reward"),
+            ({"reward": [max, max]}, ValueError, "reward"),
+            ({"condition": 3}, TypeError, "condition"),
+            ({"denoiser": None}, TypeError, "denoiser"),
+            ({"denoiser": lambda x, t: torch.zeros(len(x), 3, 4)}, ValueError, "denoiser.*mask has no logit column"),
+            ({"particels": 3}, TypeError, "particels"),
+        ],
+    )
+    def test_arguments(self, oracle, options, error, words):
+        with pytest.raises(error, match=words):
+            run(oracle, GUIDANCE[0], **options)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: fg.SMC(alpha=0),
+            lambda: fg.SMC(alpha=-1),
+            lambda: fg.SMC(ess_threshold=2),
+            lambda: fg.SMC(rule="argmax"),
+            lambda: fg.SVDD(alpha=-1),
+            lambda: fg.SVDD(branch=1),
+            lambda: fg.BestOfN(alpha=float("nan")),
+            lambda: fg.MaskedProcess(length=0, vocab=3),
+            lambda: fg.MaskedProcess(length=3, vocab=3, schedule="warp"),
+            lambda: fg.MaskedProcess(length=3, vocab=3, schedule=lambda t: t),
+            lambda: fg.MaskedProcess(length=3, vocab=3, temperature=-1),
+            lambda: fg.PosteriorMean(decode="mean"),
+        ],
+    )
+    def test_settings(self, make):
+        with pytest.raises(ValueError, match=r"expected|unknown|must|leaves|needs"):
+            make()
