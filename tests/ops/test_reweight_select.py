@@ -14,7 +14,7 @@ from fastguide.errors import DegenerateWeights
 from fastguide.ops import ReweightSelection, reweight_select, select
 from fastguide.ops.reweight_select import RULES
 from fastguide.reference.philox import expand_seed
-from tests.specs import BUILDS, assert_same_bits, build
+from tests.specs import BUILDS, REFERENCE, assert_same_bits, build
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -31,7 +31,8 @@ def particles(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, 
 
 def assert_agrees(*args: Any, builds: list[tuple[str, int]] = BUILDS, **settings: Any) -> ReweightSelection:
     """Assert that all builds give the bits of the reference, and return them."""
-    expected = reweight_select(*args, **settings, backend="torch")
+    with build(*REFERENCE):
+        expected = reweight_select(*args, **settings, backend="torch")
     for level, threads in builds:
         with build(level, threads):
             got = reweight_select(*args, **settings, backend="cpu")

@@ -15,7 +15,7 @@ from fastguide.errors import DegenerateWeights
 from fastguide.ops import Selection, select
 from fastguide.reference import select as reference
 from fastguide.reference.philox import expand_seed
-from tests.specs import BUILDS, assert_same_bits, build
+from tests.specs import BUILDS, REFERENCE, assert_same_bits, build
 
 UNBIASED = ["systematic", "stratified", "multinomial", "residual"]
 RULES = [*UNBIASED, "argmax", "topk", "gumbel_topk"]
@@ -50,7 +50,8 @@ def adversaries(n: int, dtype: torch.dtype) -> dict[str, Tensor]:
 
 def assert_agrees(log_weights: Tensor, what: str, builds: list[tuple[str, int]] = BUILDS, **settings: Any) -> Selection:
     """Assert that all builds give the bits of the reference, and return them."""
-    expected = select(log_weights, **settings, backend="torch")
+    with build(*REFERENCE):
+        expected = select(log_weights, **settings, backend="torch")
     for level, threads in builds:
         with build(level, threads):
             got = select(log_weights, **settings, backend="cpu")
