@@ -1,4 +1,4 @@
-"""Settings from the environment, read here and nowhere else, once, on import: a look-up costs as much as a small kernel.
+"""Settings from the environment, read here and nowhere else, once, on import (a look-up costs as much as a kernel).
 
 ``FASTGUIDE_BACKEND``: ``torch`` (the reference) or ``cpu``, instead of the choice by device.
 ``FASTGUIDE_SIMD``: ``portable``, ``avx2``, ``avx512`` or ``neon``, instead of the best that the processor has.

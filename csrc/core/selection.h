@@ -18,8 +18,8 @@ enum class Rule : int { systematic = 0, stratified, multinomial, residual, argma
 
 constexpr std::int64_t kBlock = 4096; // part of the contract: another size would give other ancestors
 constexpr std::int64_t kTotalLimit = std::int64_t{1} << 62;
-constexpr int kSquareDrop = 24;    // bits dropped before squaring, so that 4,096 squares fit 62 bits
-constexpr int kLargestScale = 14;  // one weight of 2^48 already fills 2^62
+constexpr int kSquareDrop = 24;     // bits dropped before squaring, so that 4,096 squares fit 62 bits
+constexpr int kLargestScale = 14;   // one weight of 2^48 already fills 2^62
 constexpr int kSmallestScale = -20; // 2^19 blocks of 2^61
 
 // The integer weights of one block of log-weights, at the block's own exponent.
@@ -113,7 +113,8 @@ FG_HD double effective_sample_size(const Fold& fold, std::int64_t m) {
   return ratio > 1.0 ? ratio : 1.0;
 }
 
-// Division of x in [0, 2^63) by an invariant q with x / q < 2^31. The reciprocal is rounded down by far more than its errors, so that the quotient is right or one too small.
+// Division of x in [0, 2^63) by an invariant q with x / q < 2^31. The reciprocal is rounded down by far more
+// than its errors, so that the quotient is right or one too small.
 struct Divider {
   std::int64_t q;
   double reciprocal;

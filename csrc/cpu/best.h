@@ -39,7 +39,8 @@ inline Scored* merge_sort(Scored* a, Scored* spare, std::int64_t n) {
 }
 
 // The k-th largest of n keys, digit by digit; `above` becomes the number of larger ones.
-inline std::uint64_t kth_largest(const std::uint64_t* keys, std::int64_t n, std::int64_t k, std::int64_t& above) {
+inline std::uint64_t kth_largest(const std::uint64_t* keys, std::int64_t n, std::int64_t k,
+                                 std::int64_t& above) {
   std::uint64_t prefix = 0, mask = 0;
   above = 0;
   for (int digit = 56; digit >= 0; digit -= 8) {
@@ -57,11 +58,12 @@ inline std::uint64_t kth_largest(const std::uint64_t* keys, std::int64_t n, std:
   return prefix;
 }
 
-// Writes the best `draws` items, descending by score, ties to the lowest index; where there are fewer, they repeat from the
-// best on, and the result is false. `largest` is the first largest log-weight, whose weight is not zero.
+// Writes the best `draws` items, descending by score, ties to the lowest index; where there are fewer, they
+// repeat from the best on, and the result is false. `largest` is the first largest log-weight, whose weight
+// is not zero.
 template <typename Real, typename Word>
-bool take_best(const Real* x, std::int64_t items, std::int64_t draws, Rule rule, std::int64_t largest, Word word,
-               char* memory, std::int32_t* ancestors) {
+bool take_best(const Real* x, std::int64_t items, std::int64_t draws, Rule rule, std::int64_t largest,
+               Word word, char* memory, std::int32_t* ancestors) {
   if (rule == Rule::argmax) {
     for (std::int64_t i = 0; i < draws; ++i)
       ancestors[i] = static_cast<std::int32_t>(largest);
@@ -86,7 +88,8 @@ bool take_best(const Real* x, std::int64_t items, std::int64_t draws, Rule rule,
       top[at] = {own, static_cast<std::int32_t>(i)};
     }
   } else {
-    std::uint64_t* keys = reinterpret_cast<std::uint64_t*>(memory + 2 * draws * static_cast<std::int64_t>(sizeof(Scored)));
+    std::uint64_t* keys =
+        reinterpret_cast<std::uint64_t*>(memory + 2 * draws * static_cast<std::int64_t>(sizeof(Scored)));
     std::int64_t alive = 0;
     for (std::int64_t i = 0; i < items; ++i) {
       keys[i] = key(i);

@@ -34,8 +34,8 @@ inline void keep_first(std::int64_t& first, std::int64_t found) {
     first = found;
 }
 
-// Calls visit(team, row, workspace) for every row: large rows one after the other by all threads, small ones by a thread
-// each. `visit` returns a Status on every thread of the team.
+// Calls visit(team, row, workspace) for every row: large rows one after the other by all threads, small ones
+// by a thread each. `visit` returns a Status on every thread of the team.
 template <typename Visit>
 Status each_row(std::int64_t rows, std::int64_t items, std::int64_t draws, Rule rule, bool slots, int threads,
                 Visit visit) {
@@ -105,7 +105,8 @@ Status each_row(std::int64_t rows, std::int64_t items, std::int64_t draws, Rule 
 }
 
 inline std::uint64_t seed_of(const Seeds& seeds, std::int64_t group) {
-  return seeds.each != nullptr ? static_cast<std::uint64_t>(seeds.each[group]) : expand_seed(seeds.one, group);
+  return seeds.each != nullptr ? static_cast<std::uint64_t>(seeds.each[group])
+                               : expand_seed(seeds.one, group);
 }
 
 } // namespace

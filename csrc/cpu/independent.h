@@ -1,7 +1,7 @@
 // Multinomial selection, and residual selection, which draws only what is left after certain copies.
 //
-// Targets are sorted by block, not further: a block then counts its own by searching its cumulative remainders, which lie in
-// the cache. A multinomial item is all remainder.
+// Targets are sorted by block, not further: a block then counts its own by searching its cumulative
+// remainders, which lie in the cache. A multinomial item is all remainder.
 #pragma once
 
 #include "cpu/work.h"

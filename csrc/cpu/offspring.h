@@ -1,7 +1,8 @@
 // From the slots that items end at to ancestors, for one SIMD level.
 //
-// Item n owns the slots [ends[n - 1], ends[n]). Writing them is the larger part of selection: a loop with a branch an
-// offspring took 3.6 ms at 2^20 items where wide stores that overrun, each mended by the next, took 0.8.
+// Item n owns the slots [ends[n - 1], ends[n]). Writing them is the larger part of selection: a loop with a
+// branch an offspring took 3.6 ms at 2^20 items where wide stores that overrun, each mended by the next, took
+// 0.8.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +26,8 @@ inline void store(std::int32_t* to, const Ids& ids) {
 
 // Writes `id`, `id` + 1, ... over their slots of `out`, the first from `start` on. May scribble over
 // [ends[n - 1], limit).
-inline void fill_each(const std::int32_t* ends, std::int64_t n, std::int64_t id, std::int32_t* out, std::int64_t start,
-                      std::int64_t limit) {
+inline void fill_each(const std::int32_t* ends, std::int64_t n, std::int64_t id, std::int32_t* out,
+                      std::int64_t start, std::int64_t limit) {
   std::int64_t wide = n;
   while (wide > 0 && std::int64_t{ends[wide - 1]} + kStore > limit)
     --wide;
@@ -48,12 +49,12 @@ inline void fill_each(const std::int32_t* ends, std::int64_t n, std::int64_t id,
 
 #if defined(FG_LEVEL_avx512)
 
-// 16 items at a time. Write the numbers of their offspring in unary, a 0 for each and a 1 after each item: item i's 1 stands
-// at bit ends[i] - start + i, and the 0 at bit z that is the j-th belongs to item z - j. Compressing the bit numbers of the
-// zeros therefore gives the ids in order, with no branch on the data. Sixteen items with more than 32 offspring are rare, and
-// go one by one.
-inline void fill(const std::int32_t* ends, std::int64_t n, std::int64_t id, std::int32_t* out, std::int64_t start,
-                 std::int64_t limit) {
+// 16 items at a time. Write the numbers of their offspring in unary, a 0 for each and a 1 after each item:
+// item i's 1 stands at bit ends[i] - start + i, and the 0 at bit z that is the j-th belongs to item z - j.
+// Compressing the bit numbers of the zeros therefore gives the ids in order, with no branch on the data.
+// Sixteen items with more than 32 offspring are rare, and go one by one.
+inline void fill(const std::int32_t* ends, std::int64_t n, std::int64_t id, std::int32_t* out,
+                 std::int64_t start, std::int64_t limit) {
   const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   const __m512i one = _mm512_set1_epi64(1);
   std::int64_t i = 0;
@@ -65,10 +66,12 @@ inline void fill(const std::int32_t* ends, std::int64_t n, std::int64_t id, std:
       fill_each(ends + i, 16, id + i, out, start, limit);
     } else {
       const __m512i e = _mm512_loadu_si512(ends + i);
-      const __m512i at = _mm512_add_epi32(e, _mm512_sub_epi32(lanes, _mm512_set1_epi32(static_cast<std::int32_t>(start))));
+      const __m512i at =
+          _mm512_add_epi32(e, _mm512_sub_epi32(lanes, _mm512_set1_epi32(static_cast<std::int32_t>(start))));
       const __m512i low = _mm512_sllv_epi64(one, _mm512_cvtepu32_epi64(_mm512_castsi512_si256(at)));
       const __m512i high = _mm512_sllv_epi64(one, _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(at, 1)));
-      const std::uint64_t zeros = ~static_cast<std::uint64_t>(_mm512_reduce_or_epi64(_mm512_or_si512(low, high)));
+      const std::uint64_t zeros =
+          ~static_cast<std::uint64_t>(_mm512_reduce_or_epi64(_mm512_or_si512(low, high)));
       const __m512i first = _mm512_set1_epi32(static_cast<std::int32_t>(id + i));
       std::int64_t j = 0;
       for (int chunk = 0; chunk < 48; chunk += 16) {
@@ -86,8 +89,8 @@ inline void fill(const std::int32_t* ends, std::int64_t n, std::int64_t id, std:
 
 #else
 
-inline void fill(const std::int32_t* ends, std::int64_t n, std::int64_t id, std::int32_t* out, std::int64_t start,
-                 std::int64_t limit) {
+inline void fill(const std::int32_t* ends, std::int64_t n, std::int64_t id, std::int32_t* out,
+                 std::int64_t start, std::int64_t limit) {
   fill_each(ends, n, id, out, start, limit);
 }
 
@@ -95,8 +98,9 @@ inline void fill(const std::int32_t* ends, std::int64_t n, std::int64_t id, std:
 
 constexpr std::int32_t kDead = -1; // all bits set: an index or-ed with it is dead
 
-// For `order="slots"`: marks items without offspring by kDead, puts the others in their own slot, and turns `ends` into the
-// ends of surplus copies, counted from `surplus` on. Returns the surplus after the last item and adds to `dead`.
+// For `order="slots"`: marks items without offspring by kDead, puts the others in their own slot, and turns
+// `ends` into the ends of surplus copies, counted from `surplus` on. Returns the surplus after the last item
+// and adds to `dead`.
 inline std::int64_t keep_survivors(std::int32_t* ends, std::int64_t n, std::int64_t id, std::int64_t start,
                                    std::int64_t surplus, std::int32_t* out, std::int64_t& dead) {
   std::int32_t before = static_cast<std::int32_t>(start), copies = static_cast<std::int32_t>(surplus);
@@ -141,8 +145,8 @@ inline std::int64_t keep_survivors(std::int32_t* ends, std::int64_t n, std::int6
   return copies;
 }
 
-// Replaces kDead in out[i .. stop) by *next, *(next + 1), ... until one of the ranges ends; advances `i` and `next`. Without
-// branches on the data: half of them would be mispredicted.
+// Replaces kDead in out[i .. stop) by *next, *(next + 1), ... until one of the ranges ends; advances `i` and
+// `next`. Without branches on the data: half of them would be mispredicted.
 inline void expand(std::int32_t* out, std::int64_t& i, std::int64_t stop, const std::int32_t*& next,
                    const std::int32_t* end) {
 #if defined(FG_LEVEL_avx512)

@@ -30,8 +30,8 @@ template <typename Real> struct Particles {
         new_values(static_cast<Real*>(a.new_values) + offset) {}
 };
 
-// Rounds after every operation; a particle that is dead stays so, though (-inf) - (-inf) is not a number. Returns the first
-// particle that is refused, or -1.
+// Rounds after every operation; a particle that is dead stays so, though (-inf) - (-inf) is not a number.
+// Returns the first particle that is refused, or -1.
 template <typename Real, bool ratio>
 std::int64_t reweight(const Particles<Real>& p, const Range& range, Real beta, Real previous_beta) {
   constexpr Real inf = static_cast<Real>(INFINITY), most = static_cast<Real>(kMaxLogWeight);
@@ -60,7 +60,8 @@ std::int64_t reweight(const Particles<Real>& p, const Range& range, Real beta, R
 }
 
 template <typename T>
-void gather(const void* from, void* to, std::int64_t offset, const std::int32_t* ancestors, const Range& range) {
+void gather(const void* from, void* to, std::int64_t offset, const std::int32_t* ancestors,
+            const Range& range) {
   const T* source = static_cast<const T*>(from) + offset;
   T* target = static_cast<T*>(to) + offset;
   for (std::int64_t i = range.first; i < range.last; ++i)
@@ -76,19 +77,29 @@ inline void gather(const void* from, void* to, int bytes, std::int64_t offset, c
 }
 
 template <typename Real>
-Status reweight_select_group(const ReweightSelectArgs& a, const Team& team, std::int64_t g, std::int64_t limit,
-                             void* workspace) {
+Status reweight_select_group(const ReweightSelectArgs& a, const Team& team, std::int64_t g,
+                             std::int64_t limit, void* workspace) {
   const std::int64_t offset = g * a.items;
   const Particles<Real> particles(a, offset);
   const Range range(team, a.items);
   const Real beta = static_cast<Real>(a.betas != nullptr ? a.betas[g] : a.beta);
-  const Real previous = static_cast<Real>(a.previous_betas != nullptr ? a.previous_betas[g] : a.previous_beta);
+  const Real previous =
+      static_cast<Real>(a.previous_betas != nullptr ? a.previous_betas[g] : a.previous_beta);
   const std::int64_t bad = a.log_ratio != nullptr ? reweight<Real, true>(particles, range, beta, previous)
                                                   : reweight<Real, false>(particles, range, beta, previous);
   if (bad >= 0) // weighing stops at a NaN and finds it again, in the lowest place of all threads
     particles.new_log_weights[bad] = static_cast<Real>(NAN);
-  const Row row{particles.new_log_weights, sizeof(Real) == 8, a.items, a.items, a.rule, true, seed_of(a.seeds, g), 0,
-                a.step, a.ancestors + offset, limit};
+  const Row row{particles.new_log_weights,
+                sizeof(Real) == 8,
+                a.items,
+                a.items,
+                a.rule,
+                true,
+                seed_of(a.seeds, g),
+                0,
+                a.step,
+                a.ancestors + offset,
+                limit};
   const Weighed weighed = weigh_row(team, row, workspace);
   if (!weighed.valid())
     return {Code::invalid_value, offset + weighed.invalid};

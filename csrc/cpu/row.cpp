@@ -60,7 +60,8 @@ template <typename Real> Weighed weigh(const Work<Real>& work) {
   return weighed;
 }
 
-// `order="slots"`: gives the dead slots, in increasing order, the surplus copies in increasing order of ancestor.
+// `order="slots"`: gives the dead slots, in increasing order, the surplus copies in increasing order of
+// ancestor.
 template <typename Real> void fill_dead(const Work<Real>& work) {
   const std::int64_t n = work.layout.blocks, first = work.first_block(), last = work.last_block();
   work.team.sync();
@@ -88,9 +89,9 @@ template <typename Real> void fill_dead(const Work<Real>& work) {
 template <typename Real> bool draw_best(const Work<Real>& work, const Weighed& weighed) {
   if (work.team.id == 0) {
     const Row& row = work.row;
-    work.shared.enough =
-        take_best(work.x, row.items, row.draws, row.rule, weighed.largest, [&](std::int64_t i) { return work.word(i); },
-                  work.template array<char>(work.layout.at_best), row.ancestors);
+    work.shared.enough = take_best(
+        work.x, row.items, row.draws, row.rule, weighed.largest, [&](std::int64_t i) { return work.word(i); },
+        work.template array<char>(work.layout.at_best), row.ancestors);
     if (row.slots)
       best_to_slots(row.ancestors, row.items, work.surplus());
   }

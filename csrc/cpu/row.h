@@ -8,8 +8,8 @@
 
 namespace fg::FG_LEVEL {
 
-// Threads that share a row; a team of one never synchronises. Where other processes want the processor a barrier can cost a
-// time slice, so what is cheap each thread works out for itself.
+// Threads that share a row; a team of one never synchronises. Where other processes want the processor a
+// barrier can cost a time slice, so what is cheap each thread works out for itself.
 struct Team {
   int id = 0;
   int size = 1;
@@ -51,8 +51,8 @@ std::int64_t workspace_bytes(std::int64_t items, std::int64_t draws, Rule rule, 
 
 Weighed weigh_row(const Team& team, const Row& row, void* workspace);
 
-// Writes the ancestors of a row just weighed, valid and not degenerate. False where the rule found fewer distinct items of
-// nonzero weight than it draws; the draws then repeat them.
+// Writes the ancestors of a row just weighed, valid and not degenerate. False where the rule found fewer
+// distinct items of nonzero weight than it draws; the draws then repeat them.
 bool draw_row(const Team& team, const Row& row, const Weighed& weighed, void* workspace);
 
 // Ancestor i mod items in slot i.

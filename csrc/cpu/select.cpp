@@ -7,7 +7,8 @@ namespace fg::FG_LEVEL {
 
 Status select(const SelectArgs& a) {
   const std::int64_t element = a.is_double ? 8 : 4;
-  const auto visit = [&a, element](const Team& team, std::int64_t r, std::int64_t limit, void* workspace) -> Status {
+  const auto visit = [&a, element](const Team& team, std::int64_t r, std::int64_t limit,
+                                   void* workspace) -> Status {
     const Row row{static_cast<const char*>(a.log_weights) + r * a.items * element,
                   a.is_double,
                   a.items,

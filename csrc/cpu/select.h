@@ -14,8 +14,8 @@ struct Seeds {
   std::uint64_t one;
 };
 
-// Status: invalid_value with the first refused log-weight; degenerate with the first row that has too few items of nonzero
-// weight, everything having been computed.
+// Status: invalid_value with the first refused log-weight; degenerate with the first row that has too few
+// items of nonzero weight, everything having been computed.
 struct SelectArgs {
   const void* log_weights; // [groups, parents, items], float or double
   bool is_double;
@@ -30,7 +30,8 @@ struct SelectArgs {
   int threads;
 };
 
-// Status: invalid_value with the first particle whose inputs are refused or whose log-weight would be; degenerate as above.
+// Status: invalid_value with the first particle whose inputs are refused or whose log-weight would be;
+// degenerate as above.
 struct ReweightSelectArgs {
   const void *log_weights, *values, *previous_values; // [groups, items], float or double
   const void* log_ratio;                              // the same, or null

@@ -1,5 +1,5 @@
-// Systematic and stratified selection: slot j's point lies in [j q, (j + 1) q), and an item ends after the slots whose points
-// lie below its own point.
+// Systematic and stratified selection: slot j's point lies in [j q, (j + 1) q), and an item ends after the
+// slots whose points lie below its own point.
 #pragma once
 
 #include "cpu/work.h"
@@ -13,7 +13,8 @@ template <typename Real> struct Systematic {
 
   Systematic(const Work<Real>& work, const Share& share)
       : divider(make_divider(share.q)),
-        offset(share.q - 1 - static_cast<std::int64_t>(mulhi64(work.word(0), static_cast<std::uint64_t>(share.q)))) {}
+        offset(share.q - 1 -
+               static_cast<std::int64_t>(mulhi64(work.word(0), static_cast<std::uint64_t>(share.q)))) {}
   std::int64_t operator()(std::int64_t point) const { return divide(point + offset, divider); }
 };
 

@@ -1,7 +1,7 @@
 // Integer weights of runs of log-weights, for one SIMD level.
 //
-// Everything here has internal linkage: a function of this header compiled for AVX-512 must not replace its namesake of
-// the portable build at link time.
+// Everything here has internal linkage: a function of this header compiled for AVX-512 must not replace its
+// namesake of the portable build at link time.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@
 namespace fg::FG_LEVEL {
 namespace {
 
-// Adding this to a double below 2^51 in magnitude rounds it to the nearest integer, to be read in the low bits.
+// Adding this to a double below 2^51 in magnitude rounds it to the nearest integer, to be read in the low
+// bits.
 constexpr double kRound = 0x1.8p52;
 
 struct BlockScan {
@@ -22,8 +23,8 @@ struct BlockScan {
 
 #if defined(FG_LEVEL_avx512)
 
-// Reads log-weights a register at a time and gives their weights in registers of 8. A shift count of 64 or more gives
-// zero; a weight of zero has a mantissa of zero.
+// Reads log-weights a register at a time and gives their weights in registers of 8. A shift count of 64 or
+// more gives zero; a weight of zero has a mantissa of zero.
 template <typename Real> struct Reader;
 
 template <> struct Reader<float> {
@@ -109,8 +110,8 @@ template <> struct Reader<double> {
   template <typename V> static V power(V f) { return exp2_fraction_double(f) * 0x1p53; }
 };
 
-// Two registers of Reals side by side. The sequence of a weight is long and serial; two of them in step hide some of its
-// latency.
+// Two registers of Reals side by side. The sequence of a weight is long and serial; two of them in step hide
+// some of its latency.
 template <typename Real> struct Pair {
   typename Reader<Real>::Vector a, b;
 };
@@ -171,7 +172,8 @@ inline __m512i prefix8(__m512i v) {
 
 // Calls visit(first item, its and the next 7 cumulative weights) over n log-weights; returns the last.
 template <typename Real, typename Visit>
-std::int64_t each_prefix(const Real* x, std::int64_t n, std::int32_t exponent, std::int64_t before, Visit visit) {
+std::int64_t each_prefix(const Real* x, std::int64_t n, std::int32_t exponent, std::int64_t before,
+                         Visit visit) {
   const __m512i last = _mm512_set1_epi64(7);
   __m512i carry = _mm512_set1_epi64(before);
   each_weight(x, n, exponent, [&](std::int64_t i, const auto& registers) {
@@ -192,7 +194,8 @@ inline void store(std::int64_t* to, std::int64_t i, std::int64_t n, __m512i v) {
     _mm512_mask_storeu_epi64(to + i, static_cast<__mmask8>((1u << (n - i)) - 1), v);
 }
 
-template <typename Real> void sum_weights(const Real* x, std::int64_t n, BlockWeight& block, std::int64_t* prefixes) {
+template <typename Real>
+void sum_weights(const Real* x, std::int64_t n, BlockWeight& block, std::int64_t* prefixes) {
   __m512i sum = _mm512_setzero_si512(), squares = _mm512_setzero_si512();
   const auto square = [&](__m512i w) {
     const __m512i high = _mm512_srli_epi64(w, kSquareDrop);
@@ -272,7 +275,8 @@ inline std::int64_t square(std::int64_t w) {
   return static_cast<std::int64_t>(high * high);
 }
 
-template <typename Real> void sum_weights(const Real* x, std::int64_t n, BlockWeight& block, std::int64_t* prefixes) {
+template <typename Real>
+void sum_weights(const Real* x, std::int64_t n, BlockWeight& block, std::int64_t* prefixes) {
   const std::int64_t e = bits_of(kRound) + block.exponent;
   std::int64_t sum = 0, squares = 0;
   if (prefixes != nullptr) {
@@ -294,8 +298,8 @@ template <typename Real> void sum_weights(const Real* x, std::int64_t n, BlockWe
 
 #endif
 
-// Fills `block` from its log-weights, and `prefixes`, if given, with its cumulative weights; false where a log-weight is
-// refused.
+// Fills `block` from its log-weights, and `prefixes`, if given, with its cumulative weights; false where a
+// log-weight is refused.
 template <typename Real>
 bool weigh_block(const Real* x, std::int64_t n, BlockWeight& block, double& max, std::int64_t* prefixes) {
   const BlockScan scan = scan_max(x, n);
@@ -313,7 +317,9 @@ struct Shift {
   int left, right;
 
   explicit Shift(std::int64_t by)
-      : left(by > 0 ? static_cast<int>(by) : 0), right(by < -63 ? 63 : by < 0 ? static_cast<int>(-by) : 0) {}
+      : left(by > 0 ? static_cast<int>(by) : 0), right(by < -63 ? 63
+                                                       : by < 0 ? static_cast<int>(-by)
+                                                                : 0) {}
   std::int64_t operator()(std::int64_t x) const { return x << left >> right; }
 };
 

@@ -75,12 +75,14 @@ template <typename Real> struct Work {
   Block* const blocks;
 
   Work(const Team& t, const Row& r, void* workspace)
-      : team(t), row(r), layout(r.items, r.draws, r.rule, r.slots, t.size), memory(static_cast<char*>(workspace)),
-        x(static_cast<const Real*>(r.log_weights)), shared(*reinterpret_cast<Shared*>(memory)),
+      : team(t), row(r), layout(r.items, r.draws, r.rule, r.slots, t.size),
+        memory(static_cast<char*>(workspace)), x(static_cast<const Real*>(r.log_weights)),
+        shared(*reinterpret_cast<Shared*>(memory)),
         blocks(reinterpret_cast<Block*>(memory + layout.at_blocks)) {}
 
   template <typename T> T* array(std::int64_t at) const { return reinterpret_cast<T*>(memory + at); }
-  // Cumulative weights of a row of one block, kept from weighing; null for larger rows, which compute them again.
+  // Cumulative weights of a row of one block, kept from weighing; null for larger rows, which compute them
+  // again.
   std::int64_t* prefixes() const {
     return layout.blocks == 1 ? array<std::int64_t>(layout.at_prefixes) : nullptr;
   }

@@ -112,8 +112,8 @@ def raise_without_weight(name: str, what: str, rows: list[int], shape: torch.Siz
     shown = [f"group {row // parents}" + (f" parent {row % parents}" if len(shape) == 3 else "") for row in rows[:5]]
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     raise DegenerateWeights(
-        f'{name}: {what} in {", ".join(shown)}{more} of shape {tuple(shape)}; pass degenerate="keep" to let the other groups '
-        "go on",
+        f'{name}: {what} in {", ".join(shown)}{more} of shape {tuple(shape)}; pass degenerate="keep" to let the other '
+        "groups go on",
         tuple(dict.fromkeys(row // parents for row in rows)),
     )
 

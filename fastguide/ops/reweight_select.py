@@ -24,12 +24,13 @@ class ReweightSelection(NamedTuple):
         log_weights: ``[..., N]`` of the input's dtype: 0 where the group resampled, else the updated log-weights.
         values: ``[..., N]``, moved by ``ancestors``.
         running: ``[..., N]``, moved by ``ancestors``, or None.
-        ancestors: ``[..., N]`` int32; survivors stay in their slots (``order="slots"``); the identity where the group did not
-            resample.
+        ancestors: ``[..., N]`` int32; survivors stay in their slots (``order="slots"``); the identity where the group
+            did not resample.
         resampled: ``[...]`` bool.
-        log_z_increment: ``[...]`` float64: the logarithm of the mean updated weight where the group resampled, 0 where it did
-            not, ``-inf`` where every weight is zero.
-        ess: ``[...]`` float64, effective sample size of the updated weights, in ``[1, N]``; 0 where every weight is zero.
+        log_z_increment: ``[...]`` float64: the logarithm of the mean updated weight where the group resampled, 0 where
+            it did not, ``-inf`` where every weight is zero.
+        ess: ``[...]`` float64, effective sample size of the updated weights, in ``[1, N]``; 0 where every weight is
+            zero.
     """
 
     log_weights: Tensor
@@ -59,10 +60,10 @@ def reweight_select(
 ) -> ReweightSelection:
     """Update log-weights by a change of tempered values, and resample the groups whose weights have become uneven.
 
-    The update is ``log_weights + ((beta * values - previous_beta * previous_values) + log_ratio)``, every operation rounded
-    to the dtype of the inputs. A group resamples when its effective sample size is below ``ess_threshold * N``: its mean
-    weight goes into the normaliser and its log-weights start again at 0 (Del Moral, Doucet and Jasra 2006, with the adaptive
-    rule of Liu and Chen 1995). Other groups carry their log-weights.
+    The update is ``log_weights + ((beta * values - previous_beta * previous_values) + log_ratio)``, every operation
+    rounded to the dtype of the inputs. A group resamples when its effective sample size is below ``ess_threshold * N``:
+    its mean weight goes into the normaliser and its log-weights start again at 0 (Del Moral, Doucet and Jasra 2006,
+    with the adaptive rule of Liu and Chen 1995). Other groups carry their log-weights.
 
     Args:
         log_weights: ``[N]`` or ``[G, N]``, float32 or float64; ``-inf`` marks a dead particle.
@@ -74,15 +75,16 @@ def reweight_select(
         running: ``[N]`` or ``[G, N]`` of any dtype of 4 or 8 bytes that moves along with the particles, or None.
         rule: ``"systematic"``, ``"stratified"``, ``"multinomial"`` or ``"residual"``; see `fastguide.ops.select`.
         ess_threshold: in [0, 1]; 0 never resamples, 1 does unless all weights are equal.
-        seed: a whole number in [0, 2^64), from which each group derives its own; or an int64 tensor ``[G]``, taken as is.
+        seed: a whole number in [0, 2^64), from which each group derives its own; or an int64 tensor ``[G]``, taken as
+            is.
         step: selects another stream of random numbers, in [0, 2^28).
-        degenerate: ``"raise"``, or ``"keep"``: a group whose weights are all zero is carried as it is, with log-Z increment
-            ``-inf`` and ESS 0.
+        degenerate: ``"raise"``, or ``"keep"``: a group whose weights are all zero is carried as it is, with log-Z
+            increment ``-inf`` and ESS 0.
         backend: ``"cpu"`` or ``"torch"`` (the reference); None chooses by device and `fastguide.config`.
 
     Raises:
-        ValueError: NaN or +inf in an input, or an updated log-weight above 1e9 (argument and index are named); a wrong shape,
-            rule or threshold.
+        ValueError: NaN or +inf in an input, or an updated log-weight above 1e9 (argument and index are named); a wrong
+            shape, rule or threshold.
         TypeError: a wrong dtype.
         DegenerateWeights: every weight of a group is zero and ``degenerate="raise"``.
     """
@@ -252,19 +254,17 @@ def _refuse(
             )
     if float(previous_values.reshape(-1)[flat]) == -math.inf:
         raise ValueError(
-            f"previous_values: -inf {where}, but the particle is alive; a particle killed by its value has log-weight -inf"
+            f"previous_values: -inf {where}, but the particle is alive; one killed by its value has log-weight -inf"
         )
     raise ValueError(
-        f"values: the updated log-weight {where} is above 1e9, from log-weight {float(log_weights.reshape(-1)[flat])}, value "
-        f"{float(values.reshape(-1)[flat])} and previous value {float(previous_values.reshape(-1)[flat])}; lower beta"
+        f"values: the updated log-weight {where} is above 1e9, from log-weight {float(log_weights.reshape(-1)[flat])}, "
+        f"value {float(values.reshape(-1)[flat])} and previous value {float(previous_values.reshape(-1)[flat])}; lower beta"
     )
 
 
 def _raise_degenerate(log_z_increment: Tensor, shape: torch.Size) -> NoReturn:
-    _checks.raise_without_weight(
-        "log_weights", "every updated weight is zero", (log_z_increment.reshape(-1) == -math.inf).nonzero().flatten().tolist(),
-        shape,
-    )  # fmt: skip
+    rows = (log_z_increment.reshape(-1) == -math.inf).nonzero().flatten().tolist()
+    _checks.raise_without_weight("log_weights", "every updated weight is zero", rows, shape)
 
 
 def _fake(

@@ -12,7 +12,8 @@ from fastguide.ops import _checks, _library, _native
 from fastguide.reference import select as _reference
 from fastguide.reference.philox import expand_seed
 
-# Prototypes: an output made from a tensor of its dtype costs half of torch.empty with a dtype, a good part of a small call.
+# Prototypes: an output made from a tensor of its dtype costs half of torch.empty with a dtype, a good part of a small
+# call.
 _INT32 = torch.empty(0, dtype=torch.int32, device="cpu")
 _FLOAT64 = torch.empty((), dtype=torch.float64, device="cpu")
 _RULE_CODES = {name: code for code, name in enumerate(_checks.RULES)}
@@ -24,7 +25,8 @@ class Selection(NamedTuple):
     Attributes:
         ancestors: ``[..., K]`` int32, indices in ``[0, M)`` within the group (and parent).
         log_mean_weight: ``[...]`` float64, the logarithm of the mean weight; ``-inf`` where every weight is zero.
-        ess: ``[...]`` float64, the effective sample size ``(sum w)^2 / sum w^2`` in ``[1, M]``; 0 where every weight is zero.
+        ess: ``[...]`` float64, the effective sample size ``(sum w)^2 / sum w^2`` in ``[1, M]``; 0 where every weight is
+            zero.
     """
 
     ancestors: Tensor
@@ -51,19 +53,22 @@ def select(
 
     Args:
         log_weights: ``[M]``, ``[G, M]`` or ``[G, P, M]`` (P parents a group, each selected on its own), float32 or
-            float64, natural logarithms, unnormalised. Values below -1e9 are weights of zero, which no rule ever selects.
+            float64, natural logarithms, unnormalised. Values below -1e9 are weights of zero, which no rule ever
+            selects.
         k: number of draws, ``M`` unless given.
-        rule: ``"systematic"``, ``"stratified"``, ``"multinomial"``, ``"residual"``: unbiased, the expected count of item n
-            is ``k w_n / sum w``. ``"argmax"`` (``k`` times the best), ``"topk"``, ``"gumbel_topk"`` (Gumbel noise added
+        rule: ``"systematic"``, ``"stratified"``, ``"multinomial"``, ``"residual"``: unbiased, the expected count of
+            item n is ``k w_n / sum w``. ``"argmax"`` (``k`` times the best), ``"topk"``, ``"gumbel_topk"`` (Gumbel
+            noise added
             first: draws without replacement): descending by score, ties to the lowest index, biased.
-        order: ``"sorted"``: increasing indices (descending scores for the last three rules). ``"slots"`` (needs ``k = M``):
-            an item that is selected keeps its own slot, and the others, in increasing order, take the surplus copies in
-            increasing order of ancestor, so that moving particles in place writes few of them.
-        seed: a whole number in [0, 2^64), from which each group derives its own; or an int64 tensor ``[G]``, taken as is.
+        order: ``"sorted"``: increasing indices (descending scores for the last three rules). ``"slots"`` (needs ``k =
+            M``): an item that is selected keeps its own slot, and the others, in increasing order, take the surplus
+            copies in increasing order of ancestor, so that moving particles in place writes few of them.
+        seed: a whole number in [0, 2^64), from which each group derives its own; or an int64 tensor ``[G]``, taken as
+            is.
         step: selects another stream of random numbers, in [0, 2^28).
-        degenerate: what to do where every weight of a row is zero, or where ``"topk"`` or ``"gumbel_topk"`` find fewer than
-            ``k`` items of nonzero weight. ``"raise"``; or ``"keep"``: the former get ancestor ``i mod M`` in slot ``i``,
-            log-mean-weight ``-inf`` and ESS 0, the latter repeat the items they have from the best on.
+        degenerate: what to do where every weight of a row is zero, or where ``"topk"`` or ``"gumbel_topk"`` find fewer
+            than ``k`` items of nonzero weight. ``"raise"``; or ``"keep"``: the former get ancestor ``i mod M`` in slot
+            ``i``, log-mean-weight ``-inf`` and ESS 0, the latter repeat the items they have from the best on.
         backend: ``"cpu"`` or ``"torch"`` (the reference); None chooses by device and `fastguide.config`.
 
     Returns:
@@ -71,11 +76,13 @@ def select(
         by at most a relative 2^-17, usually 2^-24, and exactly ``M`` for equal weights.
 
     Raises:
-        ValueError: a log-weight that is NaN, +inf or above 1e9 (its index is named), a wrong shape, ``k``, rule or order.
+        ValueError: a log-weight that is NaN, +inf or above 1e9 (its index is named), a wrong shape, ``k``, rule or
+            order.
         TypeError: not a float32 or float64 tensor; a seed that is neither a whole number nor int64.
         DegenerateWeights: see ``degenerate``; the exception names the groups.
     """
-    # The common case is told apart here, without calls: a call of each check would cost as much as drawing 1,000 ancestors.
+    # The common case is told apart here, without calls: a call of each check would cost as much as drawing 1,000
+    # ancestors.
     if not isinstance(log_weights, Tensor) or log_weights.dtype not in _checks.FLOATS:
         _checks.float_tensor("log_weights", log_weights)
     shape = log_weights.shape

@@ -33,8 +33,8 @@ def reweight(
 ) -> Tensor:
     """Return ``log_weights + ((beta * values - previous_beta * previous_values) + log_ratio)``, each operation rounded.
 
-    All ``[G, N]`` of one dtype, the betas ``[G]``. A particle whose log-weight, value or log-ratio is ``-inf`` is dead: it
-    gets ``-inf``, whatever its previous value.
+    All ``[G, N]`` of one dtype, the betas ``[G]``. A particle whose log-weight, value or log-ratio is ``-inf`` is dead:
+    it gets ``-inf``, whatever its previous value.
     """
     now, before = (b.to(log_weights.dtype)[:, None] for b in (beta, previous_beta))
     update = now * values - before * previous_values
@@ -62,7 +62,7 @@ def reweight_select(
     seeds: Tensor,
     step: int,
 ) -> Reweighted:
-    """Resample the groups whose effective sample size is below ``ess_threshold * N``, given log-weights from `reweight`."""
+    """Resample the groups whose effective sample size is below ``ess_threshold * N``; ``updated`` is from `reweight`."""
     n = updated.shape[1]
     f = fold(updated)
     resampled = (f.total > 0) & (f.ess < ess_threshold * n)

@@ -1,9 +1,9 @@
 """The specification of `fastguide.ops.select` in plain torch: weights as integers, draws as integers.
 
-A row is one set of M log-weights from which K are drawn. It is cut into blocks of 4,096; a block has its own exponent, so
-that one read suffices and nothing depends on the order in which blocks are met. With ``E`` the largest exponent, block
-sums and prefixes are brought to the scale ``2^(50 + L - E)``, ``L`` being the largest that keeps the total below 2^62. The
-point ``C_n`` is the sum of weights up to and including item ``n`` on that scale.
+A row is one set of M log-weights from which K are drawn. It is cut into blocks of 4,096; a block has its own exponent,
+so that one read suffices and nothing depends on the order in which blocks are met. With ``E`` the largest exponent,
+block sums and prefixes are brought to the scale ``2^(50 + L - E)``, ``L`` being the largest that keeps the total below
+2^62. The point ``C_n`` is the sum of weights up to and including item ``n`` on that scale.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def fold(log_weights: Tensor) -> Fold:
     """Bring ``[R, M]`` log-weights (float32 or float64, no NaN, none above 1e9) to integers on one scale a row."""
     rows, m = log_weights.shape
     blocks = -(-m // BLOCK)
-    x = torch.nn.functional.pad(log_weights, (0, blocks * BLOCK - m), value=-torch.inf).view(rows, blocks, BLOCK)
+    size = min(m, BLOCK)
+    x = torch.nn.functional.pad(log_weights, (0, blocks * size - m), value=-torch.inf).view(rows, blocks, size)
     x = torch.where(x >= -MAX_LOG_WEIGHT, x, -torch.inf)
     block_max = x.amax(-1)
     filled = block_max > -torch.inf
@@ -134,8 +135,8 @@ def _counts(indices: Tensor, m: int, weight: Tensor) -> Tensor:
 def draw(fold: Fold, k: int, rule: str, random: Tensor) -> Tensor:
     """Draw ``k`` of each row by an unbiased rule, in increasing order of index.
 
-    With ``q = ceil(T / k)`` the remainder ``k q - T`` (below ``k``) is given to the first largest weight, so that the total
-    is ``k q`` and the share of a slot is exactly ``q``. Multinomial draws use ``T`` itself.
+    With ``q = ceil(T / k)`` the remainder ``k q - T`` (below ``k``) is given to the first largest weight, so that the
+    total is ``k q`` and the share of a slot is exactly ``q``. Multinomial draws use ``T`` itself.
 
     Args:
         fold: of rows that are not degenerate.
@@ -172,8 +173,8 @@ def best(log_weights: Tensor, k: int, rule: str, random: Tensor | None) -> Tenso
     Args:
         log_weights: ``[R, M]``.
         k: number to take; a row with fewer items of nonzero weight repeats them from the best on.
-        rule: ``"argmax"`` (``k`` times the best), ``"topk"`` or ``"gumbel_topk"`` (scores have Gumbel noise added: a draw
-            without replacement).
+        rule: ``"argmax"`` (``k`` times the best), ``"topk"`` or ``"gumbel_topk"`` (scores have Gumbel noise added: a
+            draw without replacement).
         random: 64-bit words ``[R, M]``, for ``"gumbel_topk"``.
 
     Returns:
@@ -192,8 +193,8 @@ def best(log_weights: Tensor, k: int, rule: str, random: Tensor | None) -> Tenso
 def keep_slots(ancestors: Tensor) -> Tensor:
     """Reorder ``[R, M]`` ancestors so that survivors stay in place.
 
-    An item drawn at least once keeps its own slot; the slots of the others, in increasing order, take the surplus copies in
-    increasing order of ancestor.
+    An item drawn at least once keeps its own slot; the slots of the others, in increasing order, take the surplus
+    copies in increasing order of ancestor.
     """
     m = ancestors.shape[1]
     counts = _counts(ancestors, m, torch.ones((), dtype=torch.int64, device=ancestors.device))
