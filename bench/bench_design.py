@@ -1,6 +1,6 @@
 """The defaults of `fastguide design` over three seeds: what the written designs score, beside the unguided run, and the cost.
 
-    python bench/bench_design.py
+python bench/bench_design.py
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def main() -> None:
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)
     means = {name: statistics.mean(r[name] for r in runs) for name in runs[0]}
     print("mean:   " + ", ".join(f"{name} {value:.4g}" for name, value in means.items()))
-    RESULTS.write_text(json.dumps({"machine": machine(), "settings": settings, "runs": runs, "mean": means}, indent=2) + "\n")
+    RESULTS.write_text(
+        json.dumps({"machine": machine(), "settings": settings, "runs": runs, "mean": means}, indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

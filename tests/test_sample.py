@@ -121,7 +121,7 @@ class TestWhatMustNotMatter:
     def test_threads(self, oracle, guidance, monkeypatch):
         results = []
         for threads in ("1", "2"):
-            monkeypatch.setenv("FASTGUIDE_THREADS", threads)
+            monkeypatch.setattr(fg.config, "_ENVIRONMENT_THREADS", threads)
             results.append(run(oracle, guidance, particles=5_000))
         same(*results)
 
