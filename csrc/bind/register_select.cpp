@@ -2,16 +2,32 @@
 
 namespace fg {
 
+constexpr std::int64_t kKeepLock = 8192; // items and draws, a few microseconds
+
 void register_select(pybind11::module_& m) {
   m.def("select", [](std::uintptr_t log_weights, bool is_double, std::int64_t groups, std::int64_t parents,
                      std::int64_t items, std::int64_t draws, int rule, bool slots, std::uintptr_t seeds,
                      std::uint64_t seed, std::int64_t step, std::uintptr_t ancestors,
                      std::uintptr_t log_mean_weight, std::uintptr_t ess, int threads) {
-    return run(kernels().select,
-               SelectArgs{pointer<const void>(log_weights), is_double, groups, parents, items, draws,
-                          static_cast<Rule>(rule), slots, Seeds{pointer<const std::int64_t>(seeds), seed},
-                          step, pointer<std::int32_t>(ancestors), pointer<double>(log_mean_weight),
-                          pointer<double>(ess), threads});
+    const SelectArgs args{pointer<const void>(log_weights),
+                          is_double,
+                          groups,
+                          parents,
+                          items,
+                          draws,
+                          static_cast<Rule>(rule),
+                          slots,
+                          Seeds{pointer<const std::int64_t>(seeds), seed},
+                          step,
+                          pointer<std::int32_t>(ancestors),
+                          pointer<double>(log_mean_weight),
+                          pointer<double>(ess),
+                          threads};
+    // Giving the lock away and taking it back would be a tenth of a small call.
+    if (groups * parents * (items + draws) > kKeepLock)
+      return run(kernels().select, args);
+    const Status status = kernels().select(args);
+    return std::pair{static_cast<int>(status.code), status.index};
   });
   m.def("reweight_select",
         [](std::uintptr_t log_weights, std::uintptr_t values, std::uintptr_t previous_values,

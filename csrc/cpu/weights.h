@@ -227,6 +227,11 @@ std::int64_t cumulate(const Real* x, std::int64_t n, std::int32_t exponent, std:
 
 #else
 
+// A weight of zero may ask for any shift; its mantissa is zero.
+inline int drop_bits(std::int64_t drop) {
+  return static_cast<int>(static_cast<std::uint64_t>(drop) < 63 ? drop : 63);
+}
+
 inline std::int64_t weight(float x, std::int64_t exponent_bits) {
   const bool alive = x >= static_cast<float>(-kMaxLogWeight);
   const double t = static_cast<double>(alive ? x : 0.0f) * kLog2E;
@@ -234,8 +239,7 @@ inline std::int64_t weight(float x, std::int64_t exponent_bits) {
   const std::int32_t m =
       static_cast<std::int32_t>(exp2_fraction(static_cast<float>(t - (k - kRound))) * 0x1p24f);
   const std::int64_t drop = exponent_bits - bits_of(k);
-  return static_cast<std::int64_t>((static_cast<std::uint64_t>(alive ? m : 0) << 26) >>
-                                   (drop < 63 ? drop : 63));
+  return static_cast<std::int64_t>((static_cast<std::uint64_t>(alive ? m : 0) << 26) >> drop_bits(drop));
 }
 
 inline std::int64_t weight(double x, std::int64_t exponent_bits) {
@@ -244,7 +248,7 @@ inline std::int64_t weight(double x, std::int64_t exponent_bits) {
   const double k = t + kRound;
   const std::int64_t m = static_cast<std::int64_t>(exp2_fraction(t - (k - kRound)) * 0x1p53);
   const std::int64_t drop = exponent_bits + 3 - bits_of(k);
-  return static_cast<std::int64_t>(static_cast<std::uint64_t>(alive ? m : 0) >> (drop < 63 ? drop : 63));
+  return static_cast<std::int64_t>(static_cast<std::uint64_t>(alive ? m : 0) >> drop_bits(drop));
 }
 
 template <typename Real> BlockScan scan_max(const Real* x, std::int64_t n) {

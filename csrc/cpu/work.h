@@ -60,7 +60,7 @@ struct Layout {
     at_bounds = take(targets > 0 ? blocks + 1 : 0, sizeof(std::int64_t));
     at_histogram = take(targets > 0 ? blocks * team : 0, sizeof(std::int64_t));
     at_targets = take(targets, sizeof(std::int64_t));
-    at_best = take(takes_best(rule) ? best_bytes(items, draws) : 0, 1);
+    at_best = take(takes_best(rule) ? best_bytes(draws) : 0, 1);
     bytes = end;
   }
 };

@@ -170,7 +170,7 @@ def _launch(
     if config.choose_backend(log_weights.device, backend) == "cpu":
         _checks.on_cpu("log_weights", log_weights)
         inputs = [
-            None if x is None else x.contiguous() for x in (log_weights, values, previous_values, log_ratio, running)
+            None if x is None else _native.plain(x) for x in (log_weights, values, previous_values, log_ratio, running)
         ]
         outputs = _fake(
             log_weights, values, previous_values, betas, beta, previous_betas, previous_beta, log_ratio, running,

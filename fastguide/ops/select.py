@@ -58,13 +58,12 @@ def select(
         k: number of draws, ``M`` unless given.
         rule: ``"systematic"``, ``"stratified"``, ``"multinomial"``, ``"residual"``: unbiased, the expected count of
             item n is ``k w_n / sum w``. ``"argmax"`` (``k`` times the best), ``"topk"``, ``"gumbel_topk"`` (Gumbel
-            noise added
-            first: draws without replacement): descending by score, ties to the lowest index, biased.
-        order: ``"sorted"``: increasing indices (descending scores for the last three rules). ``"slots"`` (needs ``k =
-            M``): an item that is selected keeps its own slot, and the others, in increasing order, take the surplus
+            noise added first: draws without replacement): descending by score, ties to the lowest index, biased.
+        order: ``"sorted"``: increasing indices (descending scores for the last three rules). ``"slots"``, for ``k = M``
+            only: an item that is selected keeps its own slot, and the others, in increasing order, take the surplus
             copies in increasing order of ancestor, so that moving particles in place writes few of them.
-        seed: a whole number in [0, 2^64), from which each group derives its own; or an int64 tensor ``[G]``, taken as
-            is.
+        seed: a whole number in [0, 2^64), from which each group derives its own; or an int64 tensor ``[G]``, used as
+            it is.
         step: selects another stream of random numbers, in [0, 2^28).
         degenerate: what to do where every weight of a row is zero, or where ``"topk"`` or ``"gumbel_topk"`` find fewer
             than ``k`` items of nonzero weight. ``"raise"``; or ``"keep"``: the former get ancestor ``i mod M`` in slot
@@ -127,7 +126,7 @@ def _launch(
     lead = shape[:-1]
     if config.choose_backend(log_weights.device, backend) == "cpu":
         _checks.on_cpu("log_weights", log_weights)
-        x = log_weights.contiguous()
+        x = (log_weights.resolve_neg() if log_weights.is_neg() else log_weights).contiguous()
         if len(shape) == 1:
             ancestors, log_mean_weight = _INT32.new_empty(k), torch.empty_like(_FLOAT64)
         else:
