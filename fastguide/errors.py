@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from fastguide.result import Result
+from typing import Any
 
 
 class DegenerateWeights(RuntimeError):  # noqa: N818 - named for the state of the weights, as in the documentation
@@ -13,10 +10,10 @@ class DegenerateWeights(RuntimeError):  # noqa: N818 - named for the state of th
 
     Attributes:
         groups: the indices of the groups concerned.
-        result: what the other groups gave, or None where there is none (a single kernel call).
+        result: the `fastguide.Result` with what the other groups gave, or None (a single kernel call).
     """
 
-    def __init__(self, message: str, groups: tuple[int, ...] = (), result: Result | None = None) -> None:
+    def __init__(self, message: str, groups: tuple[int, ...] = (), result: Any = None) -> None:
         super().__init__(message)
         self.groups = groups
         self.result = result

@@ -4,7 +4,8 @@ report = fastguide.design.run(pdb="backbone.pdb", chain="A", fix="A1-10", out="d
 report.sequences, report.files["report.html"]
 """
 
-from fastguide.design.pipeline import DesignReport, DesignRun, run
+from fastguide.design.pipeline import DesignRun, run
+from fastguide.design.report import DesignReport
 from fastguide.design.settings import DesignSettings
 from fastguide.design.writers import DesignRow
 

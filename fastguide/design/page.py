@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
+from fastguide.design.report import DesignReport, Samples
 from fastguide.protein.alphabet import decode
 from fastguide.report import Entry, Positions, ProteinData, ReportData, RunData, alarms, render
 from fastguide.report.diversity import median_distance
-
-if TYPE_CHECKING:
-    from fastguide.design.pipeline import DesignReport, Samples
 
 ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 SHOWN = 50

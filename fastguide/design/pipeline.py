@@ -12,17 +12,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from fastguide.design.folder import RunFolder
+from fastguide.design.page import render_report
+from fastguide.design.report import DesignReport, Floats, Samples
 from fastguide.design.scores import Column, make_scores
 from fastguide.design.settings import DesignSettings
 from fastguide.design.writers import (
@@ -53,55 +52,6 @@ MOST_SCORED = 256
 """Guided samples whose held-out scores are computed; of more, an equally weighted draw is."""
 UNGUIDED_SEED = 1 << 62
 """Added to the seed for the unguided run, so that the two runs share no random number."""
-
-Floats = NDArray[np.float64]
-
-
-@dataclass
-class DesignReport:
-    """A finished run.
-
-    Attributes:
-        settings: as given. design: what was designed.
-        result: the guided run. unguided: the run beside it.
-        rows: the designs, best first, all distinct.
-        scores: means over all samples, the reward first.
-        warnings: alarms, in sentences. notes: what is left out, and why.
-        median_distance: median Hamming distance between the designs.
-        manifest: settings, versions, counts. files: paths by name.
-    """
-
-    settings: DesignSettings
-    design: Design
-    result: Result
-    unguided: Result
-    rows: list[DesignRow]
-    scores: list[Score]
-    warnings: list[str]
-    notes: list[str]
-    median_distance: float
-    manifest: dict[str, Any]
-    files: dict[str, Path]
-
-    @property
-    def sequences(self) -> list[str]:
-        """Letters of the designs, best first, a slash between chains."""
-        return [self.design.to_string(row.tokens) for row in self.rows]
-
-
-@dataclass
-class Samples:
-    """Sequences of a run with their scores.
-
-    Attributes:
-        tokens: int64 ``[n, R_out]``. weights: ``[n]``, summing to 1. values: ``[n]`` by column.
-        ancestors: ``[n]`` particle of the first step that each descends from, None if all differ.
-    """
-
-    tokens: Tensor
-    weights: Floats
-    values: dict[str, Floats] = field(default_factory=dict)
-    ancestors: NDArray[np.int64] | None = None
 
 
 class DesignRun:
@@ -366,8 +316,6 @@ class DesignRun:
     def _finish(
         self, report: DesignReport, guided: Samples, plain: Samples, native: Samples | None, seconds: float
     ) -> None:
-        from fastguide.design.page import render_report
-
         result, unguided = report.result, report.unguided
         page, report.warnings = render_report(report, guided, plain, native)
         self.folder.write("report.html", page)

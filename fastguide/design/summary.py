@@ -9,7 +9,7 @@ from fastguide.report.data import Estimate
 from fastguide.report.numbers import show, show_estimate
 
 if TYPE_CHECKING:
-    from fastguide.design.pipeline import DesignReport
+    from fastguide.design.report import DesignReport
 
 ROLES = {"reward": "optimised", "part": "part", "held-out": "held out", "model": "model", "information": ""}
 

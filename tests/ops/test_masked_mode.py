@@ -8,13 +8,13 @@ from torch import Tensor
 
 from fastguide.ops.masked_mode import masked_mode
 from fastguide.ops.masked_step import masked_step
-from tests.specs_masked import cpu_variants, masked_states
+from tests.specs import builds, masked_states
 
 
-def agree(monkeypatch: pytest.MonkeyPatch, tokens: Tensor, logits: Tensor, **settings: object) -> Tensor:
+def agree(tokens: Tensor, logits: Tensor, **settings: object) -> Tensor:
     """Assert that every build of the kernel gives the bits of the reference, and return them."""
     expected = masked_mode(tokens, logits, backend="torch", **settings)  # type: ignore[arg-type]
-    for variant in cpu_variants(monkeypatch):
+    for variant in builds():
         got = masked_mode(tokens, logits, backend="cpu", **settings)  # type: ignore[arg-type]
         assert torch.equal(got, expected), variant
     return expected
@@ -23,13 +23,10 @@ def agree(monkeypatch: pytest.MonkeyPatch, tokens: Tensor, logits: Tensor, **set
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("vocab", [1, 20, 33, 513, 5_000])
 @pytest.mark.parametrize("rule", ["argmax", "draw"])
-def test_kernel_agrees_with_reference(
-    rule: str, vocab: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernel_agrees_with_reference(rule: str, vocab: int, dtype: torch.dtype) -> None:
     tokens, logits = masked_states(12, 70, vocab, dtype=dtype)
     bias = torch.randn(70, vocab, generator=torch.Generator().manual_seed(1))
     filled = agree(
-        monkeypatch,
         tokens,
         logits,
         rule=rule,
@@ -44,10 +41,10 @@ def test_kernel_agrees_with_reference(
     assert (filled[~kept] < vocab).all()
 
 
-def test_argmax_is_the_lowest_index_of_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_argmax_is_the_lowest_index_of_the_largest() -> None:
     tokens, logits = masked_states(9, 20, 30)
     logits = logits.round()
-    filled = agree(monkeypatch, tokens, logits)
+    filled = agree(tokens, logits)
     lowest = torch.where(logits == logits.amax(-1, keepdim=True), torch.arange(30), 30).amin(-1)
     assert torch.equal(filled, torch.where(tokens == 30, lowest, tokens))
     assert torch.equal(masked_mode(tokens, logits, rule="draw", temperature=0.0), filled)
@@ -67,10 +64,10 @@ def test_draws_follow_the_softmax_from_a_stream_of_their_own() -> None:
     assert 0.2 < float((filled == step).double().mean()) < 0.6
 
 
-def test_rows_at_revealed_positions_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_at_revealed_positions_are_not_read() -> None:
     tokens, logits = masked_states(9, 20, 30)
     poisoned = torch.where((tokens == 30)[..., None], logits, torch.nan)
-    assert torch.equal(agree(monkeypatch, tokens, poisoned), masked_mode(tokens, logits))
+    assert torch.equal(agree(tokens, poisoned), masked_mode(tokens, logits))
 
 
 def test_slots_key_the_draws() -> None:
@@ -82,16 +79,16 @@ def test_slots_key_the_draws() -> None:
 
 @pytest.mark.parametrize("rule", ["argmax", "draw"])
 @pytest.mark.parametrize("vocab", [22, 1_000])
-def test_bad_rows_are_named(rule: str, vocab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_rows_are_named(rule: str, vocab: int) -> None:
     tokens, logits = masked_states(9, 20, vocab, masked=1.0)
     logits[8, 1] = -torch.inf
     for backend in ("torch", "cpu"):
-        for _ in cpu_variants(monkeypatch):
+        for _ in builds():
             with pytest.raises(ValueError, match=r"logits\[8, 1\] forbids every token"):
                 masked_mode(tokens, logits, rule=rule, backend=backend)
     logits[5, 19, 2] = torch.nan
     for backend in ("torch", "cpu"):
-        for _ in cpu_variants(monkeypatch):
+        for _ in builds():
             with pytest.raises(ValueError, match=r"logits\[5, 19, 2\] is nan"):
                 masked_mode(tokens, logits, rule=rule, backend=backend)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastguide.ops.masked_step import masked_step
 from fastguide.reference.exp import block_exponent, scaled_weight
 from fastguide.reference.masked_step import draw_tokens, reveal_threshold
-from tests.specs_masked import cpu_variants, masked_states
+from tests.specs import builds, masked_states
 
 # states, length, vocabulary, particles, branch, reveal probability
 SHAPES = [
@@ -27,10 +27,10 @@ SHAPES = [
 ]
 
 
-def agree(monkeypatch: pytest.MonkeyPatch, tokens: Tensor, logits: Tensor, **settings: object) -> Tensor:
+def agree(tokens: Tensor, logits: Tensor, **settings: object) -> Tensor:
     """Assert that every build of the kernel gives the bits of the reference, and return them."""
     expected = masked_step(tokens, logits, backend="torch", **settings)  # type: ignore[arg-type]
-    for variant in cpu_variants(monkeypatch):
+    for variant in builds():
         got = masked_step(tokens, logits, backend="cpu", **settings)  # type: ignore[arg-type]
         assert torch.equal(got, expected), variant
     return expected
@@ -38,15 +38,11 @@ def agree(monkeypatch: pytest.MonkeyPatch, tokens: Tensor, logits: Tensor, **set
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_kernel_agrees_with_reference(
-    shape: tuple[int, int, int, int, int, float], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernel_agrees_with_reference(shape: tuple[int, int, int, int, int, float], dtype: torch.dtype) -> None:
     states, length, vocab, particles, branch, probability = shape
     tokens, logits = masked_states(states, length, vocab, dtype=dtype)
     ancestors = torch.randint(0, states, (particles,), generator=torch.Generator().manual_seed(1))
-    children = agree(
-        monkeypatch, tokens, logits, reveal_probability=probability, ancestors=ancestors, branch=branch, seed=5, step=3
-    )
+    children = agree(tokens, logits, reveal_probability=probability, ancestors=ancestors, branch=branch, seed=5, step=3)
     assert children.shape == (particles, branch, length)
     assert children.dtype == tokens.dtype
     open_before = tokens[ancestors][:, None].expand_as(children) == vocab
@@ -55,25 +51,19 @@ def test_kernel_agrees_with_reference(
 
 @pytest.mark.parametrize("vocab", [22, 700])
 @pytest.mark.parametrize("bias_shape", ["V", "LV"])
-def test_temperature_and_bias_agree_with_reference(
-    vocab: int, bias_shape: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_temperature_and_bias_agree_with_reference(vocab: int, bias_shape: str) -> None:
     tokens, logits = masked_states(30, 40, vocab)
     generator = torch.Generator().manual_seed(2)
     bias = torch.randn((vocab,) if bias_shape == "V" else (40, vocab), generator=generator)
     bias[..., 1] = -torch.inf
     for temperature in (0.0, 0.1, 0.7, 3.0):
-        children = agree(
-            monkeypatch, tokens, logits, reveal_probability=1.0, temperature=temperature, bias=bias, seed=2**63 + 11
-        )
+        children = agree(tokens, logits, reveal_probability=1.0, temperature=temperature, bias=bias, seed=2**63 + 11)
         assert not (children[tokens[:, None] == vocab] == 1).any()
 
 
 @pytest.mark.parametrize("vocab", [3, 32, 40, 600])
 @pytest.mark.parametrize("offset", [0.0, -3_000.0, 1e6, -9.9e8, 9e8])
-def test_offsets_and_wide_ranges_agree_with_reference(
-    vocab: int, offset: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offsets_and_wide_ranges_agree_with_reference(vocab: int, offset: float) -> None:
     tokens = torch.full((20, 16), vocab)
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(20, 16, vocab, generator=generator) * 10 ** torch.randint(
@@ -81,7 +71,7 @@ def test_offsets_and_wide_ranges_agree_with_reference(
     )
     logits = (logits + offset).clamp(max=1e9)
     logits[..., -1] = -1e9
-    agree(monkeypatch, tokens, logits, reveal_probability=1.0)
+    agree(tokens, logits, reveal_probability=1.0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -95,8 +85,7 @@ def test_any_small_row_agrees_with_reference(data: st.DataObject) -> None:
     logits = torch.tensor(row).to(torch.float16 if width == 16 else torch.float32).expand(2, 9, vocab)
     tokens = torch.full((2, 9), vocab)
     settings_ = {"reveal_probability": 1.0, "branch": 3, "seed": data.draw(st.integers(0, 2**64 - 1))}
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        agree(monkeypatch, tokens, logits, **settings_)
+    agree(tokens, logits, **settings_)
 
 
 def test_frequencies_are_those_of_the_softmax() -> None:
@@ -144,12 +133,12 @@ def test_shares_are_exact_far_into_the_tail() -> None:
     assert first_two[1] == 1
 
 
-def test_forbidden_tokens_are_never_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forbidden_tokens_are_never_drawn() -> None:
     for vocab in (22, 600):
         logits = torch.full((1, 64, vocab), -math.inf)
         allowed = torch.arange(64) % (vocab - 2) + 1
         logits[0, torch.arange(64), allowed] = -torch.arange(64.0) * 1e4
-        for _ in cpu_variants(monkeypatch):
+        for _ in builds():
             children = masked_step(
                 torch.full((1, 64), vocab),
                 logits,
@@ -188,12 +177,12 @@ def test_reveals_have_the_stated_probability_and_are_certain_at_one() -> None:
 
 
 @pytest.mark.parametrize("vocab", [22, 600])
-def test_rows_that_are_not_revealed_are_not_read(vocab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_are_not_revealed_are_not_read(vocab: int) -> None:
     tokens, logits = masked_states(10, 30, vocab)
     settings_ = {"reveal_probability": 0.2, "seed": 4}
     children = masked_step(tokens, logits, **settings_)[:, 0]
     poisoned = torch.where((children != tokens)[..., None], logits, torch.nan)
-    assert torch.equal(agree(monkeypatch, tokens, poisoned, **settings_)[:, 0], children)
+    assert torch.equal(agree(tokens, poisoned, **settings_)[:, 0], children)
 
 
 def test_children_are_particles_with_slots_of_their_own() -> None:
@@ -206,7 +195,7 @@ def test_children_are_particles_with_slots_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("vocab", [22, 600])
-def test_a_subset_with_its_slots_repeats_its_part(vocab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subset_with_its_slots_repeats_its_part(vocab: int) -> None:
     tokens, logits = masked_states(9, 20, vocab)
     ancestors = torch.tensor([0, 0, 5, 8, 2, 2, 2, 7, 1, 3, 4, 6])
     seeds, lengths = torch.tensor([11, -12, 13]), torch.tensor([20, 13, 7])
@@ -214,7 +203,6 @@ def test_a_subset_with_its_slots_repeats_its_part(vocab: int, monkeypatch: pytes
     whole = masked_step(tokens, logits, ancestors=ancestors, seed=seeds, lengths=lengths, **settings_)
     some = torch.tensor([10, 1, 6, 7])
     part = agree(
-        monkeypatch,
         tokens,
         logits,
         ancestors=ancestors[some],
@@ -236,15 +224,13 @@ def test_a_group_alone_is_the_group_in_a_batch() -> None:
         assert torch.equal(alone, batch[own])
 
 
-def test_padding_is_copied_and_never_drawn_or_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padding_is_copied_and_never_drawn_or_checked() -> None:
     tokens, logits = masked_states(6, 70, 22, masked=1.0)
     lengths = torch.tensor([70, 3, 65], dtype=torch.int32)
     used = torch.arange(70) < lengths.repeat_interleave(2)[:, None]
     padded, poisoned = torch.where(used, tokens, -5), torch.where(used[..., None], logits, torch.nan)
     padded[0, 0] = 21
-    children = agree(
-        monkeypatch, padded, poisoned, reveal_probability=1.0, seed=torch.tensor([1, 2, 3]), lengths=lengths
-    )[:, 0]
+    children = agree(padded, poisoned, reveal_probability=1.0, seed=torch.tensor([1, 2, 3]), lengths=lengths)[:, 0]
     assert torch.equal(children[~used], padded[~used])
     assert (children[used] < 22).all()
     masks_beyond = torch.where(used, tokens, 22)
@@ -269,51 +255,49 @@ def test_int32_tokens_and_strided_logits_give_the_same_tokens() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_converted_exactly(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_precision_is_converted_exactly(dtype: torch.dtype) -> None:
     bits = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype)
     ordinary = bits[bits.float() <= 1e7]
     logits = ordinary[: len(ordinary) // 64 * 64].view(1, -1, 64).clone()
     logits[..., 0] = 0
     tokens = torch.full(logits.shape[:2], 64)
-    children = agree(monkeypatch, tokens, logits, reveal_probability=1.0, temperature=0.01)
+    children = agree(tokens, logits, reveal_probability=1.0, temperature=0.01)
     assert torch.equal(children, masked_step(tokens, logits.float(), reveal_probability=1.0, temperature=0.01))
 
 
 @pytest.mark.parametrize("vocab", [20, 100, 2_000])
-def test_zero_temperature_takes_the_lowest_index_of_the_largest(vocab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zero_temperature_takes_the_lowest_index_of_the_largest(vocab: int) -> None:
     tokens, logits = masked_states(9, 20, vocab, masked=1.0)
     logits = logits.round()
     logits[0, 0] = -0.0
     logits[0, 0, vocab // 2 :] = 0.0
-    children = agree(monkeypatch, tokens, logits, reveal_probability=1.0, temperature=0.0)[:, 0]
+    children = agree(tokens, logits, reveal_probability=1.0, temperature=0.0)[:, 0]
     lowest = torch.where(logits == logits.amax(-1, keepdim=True), torch.arange(vocab), vocab).amin(-1)
     assert torch.equal(children, lowest)
 
 
 @pytest.mark.parametrize("vocab", [22, 100, 1_000])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 2e9])
-def test_a_bad_logit_is_named(vocab: int, bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_logit_is_named(vocab: int, bad: float) -> None:
     tokens, logits = masked_states(5, 9, vocab, masked=1.0)
     logits[3, 7, vocab - 2] = bad
     logits[2, 8, 1] = bad
     ancestors = torch.tensor([1, 3, 0, 2])
     for backend in ("torch", "cpu"):
-        for _ in cpu_variants(monkeypatch):
+        for _ in builds():
             with pytest.raises(ValueError, match=rf"logits\[3, 7, {vocab - 2}\] is .*child \[1, 0\] at position 7"):
                 masked_step(tokens, logits, reveal_probability=1.0, ancestors=ancestors, branch=2, backend=backend)
 
 
 @pytest.mark.parametrize("vocab", [22, 100, 1_000])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_row_that_forbids_everything_is_named(
-    vocab: int, temperature: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_that_forbids_everything_is_named(vocab: int, temperature: float) -> None:
     tokens, logits = masked_states(5, 9, vocab, masked=1.0)
     bias = torch.zeros(9, vocab)
     bias[4] = -torch.inf
     logits[1, 3] = -2e9
     for backend in ("torch", "cpu"):
-        for _ in cpu_variants(monkeypatch):
+        for _ in builds():
             with pytest.raises(ValueError, match=r"logits \+ bias\[0, 4\] forbids every token"):
                 masked_step(tokens, logits, reveal_probability=1.0, bias=bias, temperature=temperature, backend=backend)
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fastguide.ops.move import move
-from tests.specs_masked import cpu_variants
+from tests.specs import builds
 
 
 def state(rows: int, seed: int = 0) -> list[Tensor]:
@@ -36,29 +36,25 @@ def slots_order(groups: int, rows: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 @pytest.mark.parametrize(("groups", "rows", "draws"), [(1, 7, 7), (3, 5, 11), (4, 300, 200), (2, 9_000, 9_000)])
-def test_kernel_agrees_with_reference(
-    groups: int, rows: int, draws: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernel_agrees_with_reference(groups: int, rows: int, draws: int, dtype: torch.dtype) -> None:
     ancestors = torch.randint(0, rows, (groups, draws), generator=torch.Generator().manual_seed(1), dtype=dtype)
     tensors = state(groups * rows)
     expected = move(tensors, ancestors, backend="torch")
     flat = (ancestors.long() + torch.arange(groups)[:, None] * rows).flatten()
     for x, want in zip(tensors, expected, strict=True):
         assert torch.equal(x[flat], want)
-    for variant in cpu_variants(monkeypatch):
+    for variant in builds():
         for got, want in zip(move(tensors, ancestors, backend="cpu"), expected, strict=True):
             assert torch.equal(got, want), variant
             assert got.dtype == want.dtype
 
 
 @pytest.mark.parametrize(("groups", "rows"), [(1, 1), (1, 8), (3, 50), (2, 9_000)])
-def test_in_place_is_the_move_that_writes_dead_slots_only(
-    groups: int, rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_place_is_the_move_that_writes_dead_slots_only(groups: int, rows: int) -> None:
     ancestors = slots_order(groups, rows)
     expected = move(state(groups * rows), ancestors)
     for backend in ("torch", "cpu"):
-        for _ in cpu_variants(monkeypatch):
+        for _ in builds():
             tensors = state(groups * rows)
             addresses = [x.data_ptr() for x in tensors]
             moved = move(tensors, ancestors, inplace=True, backend=backend)

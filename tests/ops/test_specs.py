@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fastguide import ops
 from tests.specs import BUILDS, SPECS, OpSpec, assert_same_bits, build
 
 
@@ -22,3 +23,13 @@ def test_every_build_gives_the_bits_of_the_reference(spec: OpSpec) -> None:
 def test_registration_passes_opcheck(spec: OpSpec) -> None:
     for arguments in spec.registered():
         torch.library.opcheck(getattr(torch.ops.fastguide, spec.name).default, arguments)
+
+
+def test_the_mutating_form_of_move_passes_opcheck() -> None:
+    tensors = [torch.arange(12.0).view(6, 2)]
+    torch.library.opcheck(torch.ops.fastguide.move_.default, (tensors, torch.tensor([[0, 0, 2], [1, 1, 2]]), None))
+
+
+def test_every_operation_has_a_spec() -> None:
+    public = {name for name in ops.__all__ if name.islower()}
+    assert public == {spec.name for spec in SPECS}

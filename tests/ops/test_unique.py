@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastguide.ops import _native
 from fastguide.ops.unique import Unique, unique
-from tests.specs_masked import cpu_variants
+from tests.specs import builds
 
 
 def rows_with_repeats(rows: int, width: int, distinct: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
@@ -24,10 +24,10 @@ def same(a: Unique, b: Unique) -> bool:
 @pytest.mark.parametrize("rows", [1, 2, 100, 5_000, 40_000])
 @pytest.mark.parametrize("distinct", [1, 37, 100_000])
 @pytest.mark.parametrize("width", [1, 7, 8, 15, 16, 17, 31, 76])
-def test_kernel_agrees_with_reference(rows: int, distinct: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_agrees_with_reference(rows: int, distinct: int, width: int) -> None:
     x = rows_with_repeats(rows, width, distinct, torch.uint8)
     expected = unique(x, backend="torch")
-    for variant in cpu_variants(monkeypatch):
+    for variant in builds():
         assert same(unique(x, backend="cpu"), expected), variant
 
 
@@ -51,10 +51,10 @@ def test_representatives_are_first_occurrences_in_order() -> None:
 
 
 @pytest.mark.parametrize("hash_mask", [0, 1, 0xFF, 0xFF << 56])
-def test_collisions_of_a_weak_hash_change_nothing(hash_mask: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_collisions_of_a_weak_hash_change_nothing(hash_mask: int) -> None:
     x = rows_with_repeats(6_000, 19, 700, torch.uint8)
     expected = unique(x, backend="torch")
-    for variant in cpu_variants(monkeypatch):
+    for variant in builds():
         outputs = [torch.empty(len(x), dtype=torch.int64) for _ in range(3)]
         code, _, distinct = _native.unique(x, *outputs, hash_mask=hash_mask)
         assert code == _native.OK
