@@ -6,10 +6,8 @@ python bench/bench_design_front.py --defaults # the defaults over three seeds, a
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from importlib.resources import files
-from itertools import product
 
 import torch
 
@@ -46,21 +44,16 @@ class Bench:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--defaults", action="store_true", help="only the defaults, over three seeds")
-    args = parser.parse_args()
     bench, base = Bench(), DesignSettings()
-    if args.defaults:
-        for seed in range(3):
-            bench.run(replace(base, seed=seed, guidance="best-of-n", alpha=0.0))
-            bench.run(replace(base, seed=seed))
-        return
     for temperature in (0.1, 0.3, 0.5, 0.7, 1.0):
         bench.run(replace(base, temperature=temperature, guidance="best-of-n", alpha=0.0))
-        for alpha, branch in product((0.0, 0.2, 0.5), (8, 16)):
-            bench.run(replace(base, temperature=temperature, alpha=alpha, branch=branch))
-        for alpha, particles in product((0.2, 0.5), (256, 1024)):
-            bench.run(replace(base, temperature=temperature, guidance="smc", alpha=alpha, particles=particles))
+        bench.run(replace(base, temperature=temperature))
+    for alpha in (0.0, 0.1, 1.0):
+        bench.run(replace(base, alpha=alpha))
+    for branch in (4, 16):
+        bench.run(replace(base, branch=branch))
+    for alpha in (0.5, 2.0):
+        bench.run(replace(base, guidance="smc", alpha=alpha, particles=256))
 
 
 if __name__ == "__main__":
