@@ -80,7 +80,8 @@ class Predictor:
     def distinct(self, children: Tensor, problem: Tensor, time: float, parents: State, rows: Tensor) -> Frontier:
         """Merge equal children ``[R, L]``, each continuing row ``rows[r]`` of ``parents``, into a `Frontier`."""
         if not self.memory.merge:
-            return Frontier(children, torch.arange(len(children)), problem, time, parents, rows)
+            each = torch.arange(len(children), device=children.device)
+            return Frontier(children, each, problem, time, parents, rows)
         key = torch.cat([self.denoiser.key(children, parents, rows), problem[:, None].to(torch.int64)], dim=1)
         merged = ops.unique(key)
         first = merged.representatives

@@ -144,6 +144,27 @@ class TestWhatMustNotMatter:
         again = run(oracle, guidance, seed=[int(expanded.seeds[1])], **options)
         assert torch.equal(expanded.samples[13:], again.samples)
 
+    def test_default_device_and_dtype(self, oracle):
+        def denoiser(x, t):
+            return x.new_zeros((*x.shape, oracle.vocab), dtype=torch.float32)
+
+        def smallest_first(x0):
+            return [-float(row[0]) for row in x0]
+
+        options = {"denoiser": denoiser, "reward": smallest_first, "groups": 2}
+        for guidance in GUIDANCE:
+            plain = run(oracle, guidance, **options)
+            with torch.device("meta"):
+                same(plain, run(oracle, guidance, **options))
+                elsewhere = run(oracle, guidance, memory=fg.Memory(merge=False), **options)
+                assert elsewhere.trace.distinct.device.type == "cpu"
+                same(plain, elsewhere)
+            torch.set_default_dtype(torch.float64)
+            try:
+                same(plain, run(oracle, guidance, **options))
+            finally:
+                torch.set_default_dtype(torch.float32)
+
     def test_global_random_state_is_neither_read_nor_written(self, oracle):
         torch.manual_seed(1)
         first = run(oracle, GUIDANCE[0])

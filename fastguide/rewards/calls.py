@@ -94,7 +94,7 @@ class RewardCalls:
             ) from error
         if not isinstance(values, Tensor):
             try:
-                values = torch.as_tensor(values, dtype=torch.float64)
+                values = torch.as_tensor(values, dtype=torch.float64, device="cpu")
             except (TypeError, ValueError, RuntimeError):
                 raise RewardError(
                     f"reward '{name}': expected one number a sample, a tensor of shape [{len(rows)}], got "
