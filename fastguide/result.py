@@ -14,6 +14,7 @@ from torch import Tensor
 from fastguide import ops
 from fastguide.ancestry import Ancestry
 from fastguide.guidance.protocol import Guidance
+from fastguide.ops._checks import count
 from fastguide.reference.philox import Stream, expand_seed
 from fastguide.trace import Trace
 
@@ -139,8 +140,7 @@ class Result:
 
     def best_indices(self, k: int, *, group: int | None = None) -> Tensor:
         """Return the indices into ``samples`` of the (at most) ``k`` distinct samples of highest reward, best first."""
-        if k < 1:
-            raise ValueError(f"k: expected at least 1, got {k}")
+        k = count("k", k)
         members = self._members(group)
         members = members[self.log_weights[members] > -torch.inf]
         distinct = members[ops.unique(self.samples[members]).representatives]

@@ -86,7 +86,7 @@ def sample(
     )  # fmt: skip
     with torch.no_grad():
         result = run.run(progress, callback)
-    dead = (result.log_weights.view(groups, particles) == -torch.inf).all(dim=1)
+    dead = (result.log_weights.view(result.groups, result.particles) == -torch.inf).all(dim=1)
     if bool(dead.any()):
         which = tuple(int(g) for g in dead.nonzero()[:, 0])
         raise DegenerateWeights(
@@ -140,6 +140,7 @@ class _Run:
         if not isinstance(process, MaskedProcess):
             raise TypeError(f"process: expected fg.MaskedProcess, got {type(process).__name__}")
         self.steering = Steering(guidance, particles=particles, groups=groups, seed=seed, device=device)
+        particles, groups = self.steering.particles, self.steering.groups
         self.process, self.value, self.memory, self.device = process, value, memory, device
         self.denoiser = wrap_denoiser(denoiser)
         if condition is not None and not isinstance(condition, (list, tuple)):
@@ -169,9 +170,11 @@ class _Run:
             lengths = [longest if length is None else length for length in known]
             if max(lengths) != longest:
                 raise ValueError(f"process: length {longest}, but the denoiser has {max(lengths)} positions")
-        checked = torch.as_tensor(lengths, dtype=torch.int64, device=self.device)
-        if checked.shape != (groups,) or int(checked.min()) < 1 or int(checked.max()) > longest:
-            raise ValueError(f"lengths: expected {groups} numbers in 1..{longest}, got {list(lengths)}")
+        checked = torch.as_tensor(lengths, device=self.device)
+        whole = not (checked.is_floating_point() or checked.is_complex())
+        if not whole or checked.shape != (groups,) or int(checked.min()) < 1 or int(checked.max()) > longest:
+            raise ValueError(f"lengths: expected {groups} whole numbers in 1..{longest}, got {lengths}")
+        checked = checked.to(torch.int64)
         return None if bool((checked == longest).all()) else checked
 
     def _expand_init(self, x_init: Tensor | None, groups: int, particles: int) -> Tensor | None:

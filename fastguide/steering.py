@@ -15,6 +15,7 @@ Underneath lies a functional core without side effects: `Guidance.begin` and `Gu
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,18 +25,27 @@ from torch.utils import _pytree as pytree
 
 from fastguide import ops
 from fastguide.guidance.protocol import Guidance, State
+from fastguide.ops._checks import count
 from fastguide.reference.philox import expand_seed
 
 
 def resolve_seeds(seed: int | Sequence[int] | Tensor, groups: int, device: torch.device | str = "cpu") -> Tensor:
     """Return ``[groups]`` int64 seeds: an int is expanded, one seed a group; a sequence or tensor is taken as it is."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, Sequence, Tensor)):
+    if isinstance(seed, (bool, str)) or not (hasattr(seed, "__index__") or hasattr(seed, "__len__")):
         raise TypeError(f"seed: expected an int or {groups} of them, got {type(seed).__name__}")
-    if isinstance(seed, int):
-        if not 0 <= seed < 2**63:
-            raise ValueError(f"seed: expected 0 <= seed < 2**63, got {seed}")
-        return expand_seed(seed, groups, device)
-    seeds = torch.as_tensor(seed, device=device)
+    if not hasattr(seed, "__len__") or getattr(seed, "shape", None) == ():
+        try:
+            number = operator.index(seed)  # of any type, numpy's and torch's included
+        except TypeError:
+            raise TypeError(f"seed: expected a whole number, got {seed!r}") from None
+        if not 0 <= number < 2**63:
+            raise ValueError(f"seed: expected 0 <= seed < 2**63, got {number}")
+        return expand_seed(number, groups, device)
+    try:
+        # A copy: the seeds of a run stay what they were.
+        seeds = seed.detach().clone().to(device) if isinstance(seed, Tensor) else torch.tensor(seed, device=device)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"seed: expected {groups} whole numbers that fit 64 signed bits; {error}") from None
     if seeds.is_floating_point() or seeds.dtype == torch.bool:
         raise TypeError(f"seed: expected whole numbers, got dtype {seeds.dtype}")
     if seeds.shape != (groups,):
@@ -69,14 +79,11 @@ class Steering:
             raise TypeError(
                 f"guidance: expected fg.SMC, fg.SVDD, fg.BestOfN or the like, got {type(guidance).__name__}"
             )
-        for name, value in (("particles", particles), ("groups", groups)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
         self.guidance = guidance
-        self.particles = particles
-        self.groups = groups
+        self.particles = count("particles", particles)
+        self.groups = count("groups", groups)
         self.device = torch.device(device)
-        self.seeds = resolve_seeds(seed, groups, device)
+        self.seeds = resolve_seeds(seed, self.groups, device)
         self._state: State | None = None
         self._pending: tuple[Tensor, Tensor | None, bool] | None = None
         self._children: Tensor | None = None

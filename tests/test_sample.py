@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -174,6 +175,31 @@ class TestWhatMustNotMatter:
         same(first, second)
 
 
+class TestNumbers:
+    def test_any_integer_type_will_do(self, oracle):
+        process = fg.MaskedProcess(*(np.int64(n) for n in (oracle.length, oracle.vocab, oracle.steps)))
+        plain = run(oracle, fg.SVDD(alpha=0.5, branch=4), groups=2, particles=8, seed=3)
+        for seed in (np.int64(3), torch.tensor(3), plain.seeds, plain.seeds.numpy(), plain.seeds.tolist()):
+            result = fg.sample(
+                process,
+                oracle.denoiser,
+                oracle.reward,
+                fg.SVDD(alpha=np.float32(0.5), branch=np.int32(4)),
+                groups=np.int32(2),
+                particles=np.int64(8),
+                seed=seed,
+                progress=False,
+            )
+            same(plain, result)
+        assert len(plain.best(np.int64(3), group=1)) == 3
+
+    def test_seeds_of_a_result_are_its_own(self, oracle):
+        seeds = torch.tensor([5])
+        result = run(oracle, GUIDANCE[0], seed=seeds)
+        seeds += 1
+        assert result.seeds.tolist() == [5]
+
+
 class TestLengths:
     def test_padding_is_never_drawn_scored_or_compared(self, oracle):
         seen = []
@@ -336,7 +362,13 @@ class TestBadInput:
             ({"seed": -1}, ValueError, "seed"),
             ({"seed": [1, 2]}, ValueError, "seed"),
             ({"seed": 1.5}, TypeError, "seed"),
+            ({"seed": [2**64]}, ValueError, "seed"),
+            ({"seed": "1"}, TypeError, "seed"),
+            ({"seed": torch.tensor(1.5)}, TypeError, "seed"),
+            ({"particles": 2.0}, TypeError, "particles"),
             ({"lengths": [9]}, ValueError, "lengths"),
+            ({"lengths": [2.5]}, ValueError, "lengths"),
+            ({"lengths": 2}, ValueError, "lengths"),
             ({"bias": torch.zeros(7)}, ValueError, "bias"),
             ({"memory": "lots"}, ValueError, "memory"),
             ({"x_init": torch.zeros(5, dtype=torch.int64)}, ValueError, "x_init"),
