@@ -20,6 +20,7 @@ from fastguide.models.protocol import Denoiser, cat_states
 from fastguide.models.protocol import wrap as wrap_denoiser
 from fastguide.processes.masked import MaskedProcess
 from fastguide.progress import Status, make_progress
+from fastguide.reference.exp import MAX_LOG_WEIGHT
 from fastguide.result import LogNormalizer, Result
 from fastguide.rewards.calls import RewardCalls
 from fastguide.rewards.protocol import wrap as wrap_reward
@@ -86,12 +87,13 @@ def sample(
     )  # fmt: skip
     with torch.no_grad():
         result = run.run(progress, callback)
-    dead = (result.log_weights.view(result.groups, result.particles) == -torch.inf).all(dim=1)
+    dead = (result.log_weights.view(result.groups, result.particles) < -MAX_LOG_WEIGHT).all(dim=1)
     if bool(dead.any()):
         which = tuple(int(g) for g in dead.nonzero()[:, 0])
         raise DegenerateWeights(
-            f"log_weights: every sample of group {', '.join(map(str, which))} has weight zero (reward −inf); use more "
-            "particles, or put a hard token constraint into bias, where it masks the draw",
+            f"log_weights: every sample of group {', '.join(map(str, which))} has weight zero (reward −inf, or "
+            f"reward / alpha below {-MAX_LOG_WEIGHT:.0e}); use more particles, a larger alpha, or put a hard token "
+            "constraint into bias, where it masks the draw",
             which,
             result,
         )

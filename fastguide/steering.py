@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from torch.utils import _pytree as pytree
 from fastguide import ops
 from fastguide.guidance.protocol import Guidance, State
 from fastguide.ops._checks import count
+from fastguide.reference.exp import MAX_LOG_WEIGHT
 from fastguide.reference.philox import expand_seed
 
 
@@ -117,10 +119,22 @@ class Steering:
                 f"{per_particle}), got shape {list(values.shape)}"
             )
         values = values.detach().to(self.device, torch.float64).reshape(self.groups, self.particles, per_particle)
-        bad = torch.isnan(values) | (values == torch.inf)
-        if bool(bad.any()):
-            first = tuple(int(i) for i in bad.nonzero()[0])
-            raise ValueError(f"{name}: nan or +inf at [group, particle, child] {list(first)}")
+        alpha = 0.0 if name == "log_ratio" else self.guidance.alpha
+        fits = values <= (MAX_LOG_WEIGHT * alpha if alpha > 0 else sys.float_info.max)
+        if not bool(fits.all()):
+            first = tuple(int(i) for i in (~fits).nonzero()[0])
+            value, where = float(values[first]), f"at [group, particle, child] {list(first)}"
+            if not value < math.inf:
+                raise ValueError(f"{name}: nan or +inf {where}")
+            raise ValueError(
+                f"{name}: {value:.6g} {where} makes a log-weight {name} / alpha above {MAX_LOG_WEIGHT:.0e} with alpha "
+                f"{alpha:.6g}; give a larger alpha, or subtract a constant from the reward"
+            )
+        if name == "values" and alpha > 0:
+            # A penalty of -1e300 would swamp the weight it is taken back from later. Any finite value on the way keeps
+            # the weights telescoping, and one as low as this is a weight of zero already.
+            low = -MAX_LOG_WEIGHT * alpha
+            values = torch.where((values < low) & (values > -torch.inf), low, values)
         return values
 
     def begin(self, values: Tensor | None = None) -> None:

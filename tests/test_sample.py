@@ -317,6 +317,29 @@ class TestZeroMeansNever:
         )
         assert total_variation(oracle.frequencies(result.samples, result.log_weights), target / target.sum()) < 0.05
 
+    @pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: type(g).__name__)
+    def test_weights_out_of_range_name_alpha(self, oracle, guidance):
+        with pytest.raises(ValueError, match="larger alpha"):
+            run(oracle, guidance, reward=lambda x0: oracle.reward(x0) + 1e12)
+        if isinstance(guidance, fg.SVDD):
+            return  # it leaves the samples unweighted
+        with pytest.raises(fg.DegenerateWeights, match="larger alpha"):
+            run(oracle, guidance, reward=lambda x0: oracle.reward(x0) - 1e12)
+
+    @pytest.mark.parametrize("penalty", [-1e6, -1e12, -1e300])
+    def test_huge_penalties_on_the_way_leave_no_trace_in_the_weights(self, oracle, penalty):
+        start = oracle.process.prior(1)
+        first_guess = int(oracle.process.mode(start, oracle.denoiser(start, None))[0, 0])
+
+        def reward(x0):
+            return torch.where(x0[:, 0] == first_guess, penalty, oracle.reward(x0))
+
+        smc = run(oracle, fg.SMC(alpha=ALPHA, ess_threshold=0.0), reward=reward)
+        plain = run(oracle, fg.BestOfN(alpha=ALPHA), reward=reward)
+        alive = smc.rewards > penalty
+        assert 0 < int(alive.sum()) < 64
+        torch.testing.assert_close(smc.log_weights[alive], plain.log_weights[alive], rtol=0, atol=1e-6)
+
     def test_a_group_without_weight_fails_by_name_and_the_others_go_on(self, oracle):
         def never(x0):
             return torch.full((len(x0),), -torch.inf)
