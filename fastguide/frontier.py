@@ -82,7 +82,9 @@ class Predictor:
         if not self.memory.merge:
             each = torch.arange(len(children), device=children.device)
             return Frontier(children, each, problem, time, parents, rows)
-        key = torch.cat([self.denoiser.key(children, parents, rows), problem[:, None].to(torch.int64)], dim=1)
+        key = self.denoiser.key(children, parents, rows)
+        if bool((problem != problem[0]).any()):
+            key = torch.cat([key, problem[:, None]], dim=1)
         merged = ops.unique(key)
         first = merged.representatives
         return Frontier(children[first], merged.inverse, problem[first], time, parents, rows[first])
@@ -135,7 +137,9 @@ class Predictor:
         """
         count = len(frontier.tokens)
         estimates: list[Tensor] = []
-        parts: list[Prediction] = []
+        logits: Tensor | None = None
+        states: list[State] = []
+        done = 0
         fits = count * self._row_bytes <= self._limit
         if clean is None and not fits:
             return None
@@ -145,10 +149,20 @@ class Predictor:
                 fits = count * self._row_bytes <= self._limit
             if clean is not None:
                 estimates.append(clean(frontier.tokens[part], out.logits, frontier.problem[part]))
-            parts = [*parts, out] if fits else []
+            if not fits:
+                logits, states = None, []
+                continue
+            if len(part) == count:
+                logits = out.logits
+            else:
+                # Written as they come: joining a list of parts would hold all logits twice.
+                logits = out.logits.new_empty((count, *out.logits.shape[1:])) if logits is None else logits
+                logits[done : done + len(part)] = out.logits
+            states.append(out.state)
+            done += len(part)
         frontier.predicted = True
-        if fits:
-            frontier.prediction = _join(parts)
+        if fits and logits is not None:
+            frontier.prediction = Prediction(logits, cat_states(states))
         return torch.cat(estimates) if clean is not None else None
 
     def propose(

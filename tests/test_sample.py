@@ -241,6 +241,22 @@ class TestCost:
         result = run(oracle, GUIDANCE[1], reward=fg.rewards.wrap(reward, batch_invariant=True))
         assert len(rows) == len(set(rows)) == result.reward_rows
 
+    def test_a_full_reward_memory_starts_afresh_and_changes_no_result(self, oracle, monkeypatch):
+        plain = run(oracle, GUIDANCE[1])
+        monkeypatch.setattr("fastguide.rewards.calls.MEMORY_ROWS", 5)
+        small = run(oracle, GUIDANCE[1])
+        same(plain, small)
+        assert small.reward_rows > plain.reward_rows
+
+    def test_random_rewards_are_evaluated_for_every_sample(self, oracle):
+        generator = torch.Generator().manual_seed(0)
+        reward = fg.rewards.wrap(
+            lambda x0: torch.randn(len(x0), generator=generator), deterministic=False, batch_invariant=True
+        )
+        result = run(oracle, GUIDANCE[2], reward=reward)
+        assert result.reward_rows == 64
+        assert len(result.rewards.unique()) == 64
+
     def test_best_of_n_computes_no_values(self, oracle):
         result = run(oracle, fg.BestOfN())
         assert int(result.trace.reward_rows[:-1].sum()) == 0

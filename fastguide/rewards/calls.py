@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,15 +56,18 @@ class RewardCalls:
         return values[merged.inverse]
 
     def _recall(self, rows: Tensor) -> Tensor:
-        keys = [row.tobytes() for row in rows.cpu().numpy()]
-        missing = [i for i, key in enumerate(keys) if key not in self._memory]
-        if missing:
-            known = {key: self._memory[key] for key in keys if key in self._memory}
+        # numpy's void type turns all rows into bytes in one call; token ids fit 32 bits.
+        tokens = rows.to("cpu", torch.int32).contiguous().numpy()
+        keys = tokens.view(f"V{4 * rows.shape[1]}")[:, 0].tolist()
+        values = torch.tensor([self._memory.get(key, math.nan) for key in keys], dtype=torch.float64, device="cpu")
+        missing = values.isnan().nonzero()[:, 0]  # no remembered reward is nan
+        if len(missing):
+            fresh = self._evaluate(rows[missing.to(rows.device)]).cpu()
+            values[missing] = fresh
             if len(self._memory) + len(missing) > MEMORY_ROWS:
-                self._memory = known
-            fresh = self._evaluate(rows[torch.tensor(missing, device=rows.device)]).tolist()
-            self._memory.update((keys[i], value) for i, value in zip(missing, fresh, strict=True))
-        return torch.tensor([self._memory[key] for key in keys], dtype=torch.float64, device=rows.device)
+                self._memory.clear()
+            self._memory.update(zip([keys[i] for i in missing.tolist()], fresh.tolist(), strict=True))
+        return values.to(rows.device)
 
     def _evaluate(self, rows: Tensor) -> Tensor:
         self.computed += len(rows)
