@@ -111,6 +111,11 @@ class Predictor:
 
     def _checked(self, prediction: Prediction, n: int) -> Prediction:
         shape = (n, self.length, self.vocab)
+        if prediction.logits.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise TypeError(
+                f"denoiser: expected logits of dtype float32, float16 or bfloat16, got {prediction.logits.dtype}; return "
+                "logits.float()"
+            )
         if prediction.logits.shape != shape:
             raise ValueError(
                 f"denoiser: expected logits of shape {list(shape)} ([states, length, vocab]), got "

@@ -175,11 +175,15 @@ class Steering:
         return self._children
 
     def move(self, *tensors: Any) -> Any:
-        """Move tensors or pytrees of them, ``[G·N·M, …]``, to the selected children, ``[G·N, …]``; one in, one out."""
+        """Move tensors or pytrees of them, ``[G·N·M, …]``, to the selected children, ``[G·N, …]``; one in, one out.
+
+        Leaves that are no tensors stay as they are.
+        """
         if self._children is None:
             raise RuntimeError("Steering: call select() before move()")
         leaves, spec = pytree.tree_flatten(tensors)
-        moved = pytree.tree_unflatten(list(ops.move(leaves, self._children)), spec)
+        gathered = iter(ops.move([leaf for leaf in leaves if isinstance(leaf, Tensor)], self._children))
+        moved = pytree.tree_unflatten([next(gathered) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)
         return moved[0] if len(tensors) == 1 else moved
 
     def state_dict(self) -> dict[str, Any]:
