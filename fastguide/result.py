@@ -42,6 +42,9 @@ class LogNormalizer(float):
             self.standard_error = float(torch.exp(groups - log_mean).std()) / math.sqrt(count)
         return self
 
+    def __getnewargs__(self) -> tuple[Tensor, str | None]:  # type: ignore[override]
+        return self.groups, self.reason
+
     def __repr__(self) -> str:
         if self.reason:
             return f"nan ({self.reason})"
@@ -50,9 +53,15 @@ class LogNormalizer(float):
     __str__ = __repr__
 
 
+def _tokens(x0: Tensor) -> Tensor:
+    return x0
+
+
 @dataclass
 class Result:
     """Samples of a guided run. They are WEIGHTED: use `draw` for equally weighted ones, `best` for the highest rewards.
+
+    A Result can be pickled and copied; the copy has no model, so it cannot `replay`, and it decodes to tokens.
 
     Attributes:
         samples: ``[G·N, L]`` int64 clean states, groups one after the other.
@@ -82,7 +91,11 @@ class Result:
     problems: tuple[int, ...]
     seconds: float
     decode: tuple[Callable[[Tensor], Any], ...] = field(repr=False)
-    _replay: Callable[[int, int], Tensor] = field(repr=False)
+    _replay: Callable[[int, int], Tensor] | None = field(repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The model and what decodes its samples stay behind: they may be large, and functions often cannot be pickled.
+        return {**self.__dict__, "_replay": None, "decode": (_tokens,) * self.groups}
 
     @property
     def particles(self) -> int:
@@ -155,6 +168,8 @@ class Result:
         """Return ``[T + 1, L]``: the trajectory of sample ``i``, from noise to data, drawn again from seed and ancestry."""
         if not 0 <= i < len(self.samples):
             raise ValueError(f"i: expected 0 <= i < {len(self.samples)}, got {i}")
+        if self._replay is None:
+            raise RuntimeError("replay: this Result was pickled, and the model is not kept; replay before pickling")
         group, particle = divmod(i, self.particles)
         return self._cut(self._replay(group, particle), group)
 

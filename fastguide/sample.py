@@ -362,7 +362,7 @@ class _Run:
         branch = self.steering.guidance.branch
         with torch.no_grad():
             for step, (slot, child) in enumerate(zip(slots, children, strict=False)):
-                out = self.predictor.call(x, self.process.times[step], state, rows)
+                out = self.predictor.call(x.clone(), self.process.times[step], state, rows)
                 which = one + group * self.steering.particles + slot
                 x, state = self._draw(step)(x, out.logits, one, which)[:, child % branch], out.state
                 trajectory.append(x[0])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -166,6 +168,28 @@ class TestWhatMustNotMatter:
             finally:
                 torch.set_default_dtype(torch.float32)
 
+    def test_a_network_that_writes_into_its_input(self, oracle):
+        def denoiser(x, t):
+            logits = oracle.denoiser(x, t)
+            x.zero_()
+            return logits
+
+        def reward(x0):
+            values = oracle.reward(x0)
+            x0.zero_()
+            return values
+
+        options = {
+            "denoiser": fg.models.wrap(denoiser, batch_invariant=True),
+            "reward": fg.rewards.wrap(reward, batch_invariant=True),
+        }
+        for guidance in GUIDANCE:
+            plain = run(oracle, guidance)
+            for memory in (fg.Memory(), fg.Memory(merge=False, remember=False), fg.Memory(limit=1)):
+                result = run(oracle, guidance, memory=memory, **options)
+                same(plain, result)
+                assert torch.equal(result.replay(5), plain.replay(5))
+
     def test_global_random_state_is_neither_read_nor_written(self, oracle):
         torch.manual_seed(1)
         first = run(oracle, GUIDANCE[0])
@@ -301,6 +325,18 @@ class TestResult:
         assert abs(result.log_normalizer - log_z) < 5 * result.log_normalizer.standard_error
         assert "±" in str(result.log_normalizer)
 
+    def test_a_pickled_result_lacks_only_the_model(self, oracle):
+        denoiser, reward = small_network(oracle)
+        result = run(oracle, GUIDANCE[0], denoiser=denoiser, reward=reward, groups=2)
+        for copied in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+            same(result, copied)
+            assert torch.equal(result.draw(7), copied.draw(7))
+            assert copied.log_normalizer == result.log_normalizer
+            assert copied.log_normalizer.standard_error == result.log_normalizer.standard_error
+            assert torch.equal(copied.trace.ess, result.trace.ess)
+            with pytest.raises(RuntimeError, match="pickled"):
+                copied.replay(0)
+
     def test_trace_has_a_row_a_step(self, oracle):
         steps = []
         result = run(oracle, GUIDANCE[0], callback=steps.append)
@@ -384,6 +420,8 @@ class TestBadInput:
         ("reward", "words"),
         [
             (bad_reward_shape, "bad_reward_shape.*expected shape"),
+            (lambda x0: torch.zeros(len(x0), 1), r"values\[:, 0\]"),
+            (lambda x0: torch.zeros(len(x0), dtype=torch.complex64), "real number"),
             (bad_reward_nan, "bad_reward_nan.*nan"),
             (bad_reward_raises, "bad_reward_raises.*KeyError.*no licence"),
             (lambda x0: "no", "one number a sample"),

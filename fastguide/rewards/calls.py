@@ -49,7 +49,7 @@ class RewardCalls:
         """Return ``[n]`` float64 rewards of clean samples ``[n, L]``."""
         self.asked += len(x0)
         if not (self.merge and self.reward.deterministic):
-            return self._evaluate(x0)
+            return self._evaluate(x0.clone())  # a reward may write into what it is given
         merged = ops.unique(x0)
         rows = x0[merged.representatives]
         values = self._recall(rows) if self.remember else self._evaluate(rows)
@@ -104,10 +104,15 @@ class RewardCalls:
                     f"reward '{name}': expected one number a sample, a tensor of shape [{len(rows)}], got "
                     f"{type(values).__name__}"
                 ) from None
-        if values.shape != (len(rows),):
+        if values.shape != (len(rows),) or values.is_complex():
+            advice = (
+                "return values[:, 0]"
+                if values.shape == (len(rows), 1)
+                else ("wrap a one-at-a-time function in fg.rewards.each")
+            )
             raise RewardError(
-                f"reward '{name}': expected shape [{len(rows)}] (one number a sample), got {list(values.shape)}; "
-                "wrap a one-at-a-time function in fg.rewards.each"
+                f"reward '{name}': expected shape [{len(rows)}] (one real number a sample), got {list(values.shape)} "
+                f"{values.dtype}; {advice}"
             )
         checked: Tensor = values.detach()[:real].to(rows.device, torch.float64)
         bad = torch.isnan(checked) | (checked == torch.inf)
