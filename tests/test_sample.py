@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -95,6 +96,27 @@ def small_network(oracle):
     return denoiser, reward
 
 
+def convolutional_network(oracle):
+    """A Conv2d over the one-hot image ``[1, L, V + 1]``: its last bits change with the batch as those of Linear do."""
+    generator = torch.Generator().manual_seed(6)
+    first = torch.nn.Conv2d(1, 8, 3, padding=1)
+    last = torch.nn.Conv2d(8, 1, (3, 2), padding=(1, 0))
+    with torch.no_grad():
+        for p in (*first.parameters(), *last.parameters()):
+            p.copy_(torch.randn(p.shape, generator=generator))
+
+    def image(x):
+        return torch.nn.functional.one_hot(x, oracle.vocab + 1).float()[:, None]
+
+    def denoiser(x, t):
+        return last(torch.relu(first(image(x))))[:, 0]
+
+    def reward(x0):
+        return first(image(x0)).sin().flatten(1).sum(1)
+
+    return denoiser, reward
+
+
 def same(a, b):
     assert torch.equal(a.samples, b.samples)
     assert torch.equal(a.log_weights, b.log_weights)
@@ -103,6 +125,7 @@ def same(a, b):
 
 
 class TestWhatMustNotMatter:
+    @pytest.mark.parametrize("network", [small_network, convolutional_network], ids=lambda f: f.__name__)
     @pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: type(g).__name__)
     @pytest.mark.parametrize(
         "memory",
@@ -115,8 +138,8 @@ class TestWhatMustNotMatter:
         ],
         ids=str,
     )
-    def test_memory_settings(self, oracle, guidance, memory):
-        denoiser, reward = small_network(oracle)
+    def test_memory_settings(self, oracle, guidance, memory, network):
+        denoiser, reward = network(oracle)
         options = {"denoiser": denoiser, "reward": reward, "particles": 37, "groups": 2, "seed": 3}
         same(run(oracle, guidance, **options), run(oracle, guidance, memory=memory, **options))
 
@@ -146,6 +169,27 @@ class TestWhatMustNotMatter:
         expanded = run(oracle, guidance, groups=2, seed=5, **options)
         again = run(oracle, guidance, seed=[int(expanded.seeds[1])], **options)
         assert torch.equal(expanded.samples[13:], again.samples)
+
+    @pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: type(g).__name__)
+    def test_runs_beside_it(self, oracle, guidance):
+        denoiser, reward = small_network(oracle)
+
+        def one(seed):
+            return run(oracle, guidance, denoiser=denoiser, reward=reward, particles=200, seed=seed)
+
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(one, range(6)))
+        for seed, result in enumerate(together):
+            same(result, one(seed))
+
+    def test_inference_mode(self, oracle):
+        denoiser, reward = small_network(oracle)
+        plain = run(oracle, GUIDANCE[0], denoiser=denoiser, reward=reward)
+        with torch.inference_mode():
+            inside = run(oracle, GUIDANCE[0], denoiser=denoiser, reward=reward)
+        same(plain, inside)
+        assert torch.equal(plain.replay(3), inside.replay(3))
+        assert not plain.rewards.requires_grad
 
     def test_default_device_and_dtype(self, oracle):
         def denoiser(x, t):
