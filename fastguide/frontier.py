@@ -83,6 +83,11 @@ class Predictor:
             each = torch.arange(len(children), device=children.device)
             return Frontier(children, each, problem, time, parents, rows)
         key = self.denoiser.key(children, parents, rows)
+        if key.ndim != 2 or len(key) != len(children):
+            raise ValueError(
+                f"denoiser: expected key(x, state, rows) of shape [{len(children)}, K], one row a state, got "
+                f"{list(key.shape)}"
+            )
         if bool((problem != problem[0]).any()):
             key = torch.cat([key, problem[:, None]], dim=1)
         merged = ops.unique(key)

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from fastguide import ops
 from fastguide.ancestry import Ancestry
+from fastguide.errors import DegenerateWeights
 from fastguide.guidance.protocol import Guidance
 from fastguide.ops._checks import count
+from fastguide.reference.exp import MAX_LOG_WEIGHT
 from fastguide.reference.philox import Stream, expand_seed
 from fastguide.trace import Trace
 
@@ -35,7 +37,7 @@ class LogNormalizer(float):
     def __new__(cls, groups: Tensor, reason: str | None = None) -> LogNormalizer:
         """Combine the estimates of replicates."""
         count = len(groups)
-        log_mean = float(torch.logsumexp(groups, 0)) - math.log(count)
+        log_mean = math.nan if reason else float(torch.logsumexp(groups, 0)) - math.log(count)
         self = super().__new__(cls, log_mean)
         self.groups, self.reason, self.standard_error = groups, reason, math.nan
         if count > 1 and math.isfinite(log_mean):
@@ -134,6 +136,9 @@ class Result:
         """Return ``[k]`` indices into ``samples``, drawn systematically by weight and in random order."""
         members = self._members(group)
         log_weights = self.log_weights[members]
+        if not bool((log_weights >= -MAX_LOG_WEIGHT).any()):
+            which = "every sample" if group is None else f"every sample of group {group}"
+            raise DegenerateWeights(f"draw: {which} has weight zero; there is nothing to draw", (group or 0,))
         picked = ops.select(log_weights, k, seed=seed).ancestors.to(torch.int64)
         # Systematic draws come sorted; shuffled, any prefix of them is a fair draw too.
         scores = torch.zeros(k, dtype=torch.float64, device=log_weights.device)

@@ -333,6 +333,8 @@ class _Run:
     def _result(self, samples: Tensor, trace: Trace, ancestry: Ancestry, seconds: float) -> Result:
         s = self.steering
         reason = None
+        if len(self.problems) > 1:
+            reason = "the groups have different problems; see .groups"
         if not s.guidance.estimates_normalizer:
             name = type(s.guidance).__name__
             reason = "alpha = 0 leaves no weights" if s.guidance.alpha == 0 else f"{name} gives no estimate"

@@ -77,10 +77,9 @@ class Steering:
         seed: int | Sequence[int] | Tensor = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not isinstance(guidance, Guidance):
-            raise TypeError(
-                f"guidance: expected fg.SMC, fg.SVDD, fg.BestOfN or the like, got {type(guidance).__name__}"
-            )
+        if isinstance(guidance, type) or not isinstance(guidance, Guidance):
+            kind = f"the class {guidance.__name__}" if isinstance(guidance, type) else type(guidance).__name__
+            raise TypeError(f"guidance: expected fg.SMC(...), fg.SVDD(...), fg.BestOfN(...) or the like, got {kind}")
         self.guidance = guidance
         self.particles = count("particles", particles)
         self.groups = count("groups", groups)
@@ -182,6 +181,13 @@ class Steering:
         if self._children is None:
             raise RuntimeError("Steering: call select() before move()")
         leaves, spec = pytree.tree_flatten(tensors)
+        rows = self.groups * self.particles * self.guidance.branch
+        for leaf in leaves:
+            if isinstance(leaf, Tensor) and (leaf.ndim == 0 or len(leaf) != rows):
+                raise ValueError(
+                    f"tensors: expected {rows} rows (groups {self.groups} × particles {self.particles} × branch "
+                    f"{self.guidance.branch}), got shape {list(leaf.shape)}"
+                )
         gathered = iter(ops.move([leaf for leaf in leaves if isinstance(leaf, Tensor)], self._children))
         moved = pytree.tree_unflatten([next(gathered) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)
         return moved[0] if len(tensors) == 1 else moved

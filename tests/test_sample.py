@@ -381,6 +381,12 @@ class TestResult:
             with pytest.raises(RuntimeError, match="pickled"):
                 copied.replay(0)
 
+    def test_normalizers_of_different_problems_are_not_pooled(self, oracle):
+        result = run(oracle, GUIDANCE[0], reward=[oracle.reward, lambda x0: 2 * oracle.reward(x0)], groups=2)
+        assert math.isnan(result.log_normalizer)
+        assert "different problems" in repr(result.log_normalizer)
+        assert bool(result.log_normalizer.groups.isfinite().all())
+
     def test_trace_has_a_row_a_step(self, oracle):
         steps = []
         result = run(oracle, GUIDANCE[0], callback=steps.append)
@@ -444,6 +450,9 @@ class TestZeroMeansNever:
             run(oracle, GUIDANCE[0], reward=[oracle.reward, never, oracle.reward], groups=3, seed=[1, 2, 3])
         assert error.value.groups == (1,)
         good = error.value.result
+        with pytest.raises(fg.DegenerateWeights, match="group 1 has weight zero; there is nothing to draw"):
+            good.draw(3, group=1)
+        assert len(good.best(3, group=1)) == 0
         assert torch.equal(good.samples[:64], run(oracle, GUIDANCE[0], seed=[1]).samples)
 
 
@@ -457,6 +466,11 @@ def bad_reward_nan(x0):
 
 def bad_reward_raises(x0):
     raise KeyError("no licence")
+
+
+class ShortKey(fg.models.Denoiser):
+    def key(self, x, state, rows=None):
+        return x[:-1]
 
 
 class TestBadInput:
@@ -499,6 +513,7 @@ class TestBadInput:
             ({"condition": 3}, TypeError, "condition"),
             ({"denoiser": None}, TypeError, "denoiser"),
             ({"denoiser": lambda x, t: torch.zeros(len(x), 3, 4)}, ValueError, "denoiser.*mask has no logit column"),
+            ({"denoiser": ShortKey()}, ValueError, "denoiser.*key"),
             ({"particels": 3}, TypeError, "particels"),
         ],
     )

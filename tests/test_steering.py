@@ -123,3 +123,17 @@ def test_move_takes_trees_with_leaves_that_are_no_tensors():
     assert torch.equal(x, chosen)
     assert torch.equal(cache["keys"][0], chosen)
     assert (cache["keys"][1], cache["layers"]) == (None, 2)
+
+
+def test_move_refuses_a_wrong_number_of_rows():
+    s = fg.Steering(fg.SMC(), particles=2)
+    s.begin()
+    s.weigh(torch.zeros(2))
+    s.select()
+    with pytest.raises(ValueError, match="expected 2 rows"):
+        s.move(torch.arange(3))
+
+
+def test_a_class_in_place_of_guidance_is_refused():
+    with pytest.raises(TypeError, match="the class SMC"):
+        fg.Steering(fg.SMC, particles=2)
