@@ -25,7 +25,7 @@ class Ancestry:
     _roots: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self._roots = torch.arange(self.particles).expand(self.groups, self.particles)
+        self._roots = torch.arange(self.particles, device="cpu").expand(self.groups, self.particles)
 
     def append(self, children: Tensor) -> tuple[Tensor, Tensor]:
         """Record a step; return the number ``[G]`` of distinct parents, and of distinct particles of the first step."""

@@ -80,8 +80,16 @@ class Predictor:
     def distinct(self, children: Tensor, problem: Tensor, time: float, parents: State, rows: Tensor) -> Frontier:
         """Merge equal children ``[R, L]``, each continuing row ``rows[r]`` of ``parents``, into a `Frontier`."""
         if not self.memory.merge:
-            return Frontier(children, torch.arange(len(children)), problem, time, parents, rows)
-        key = torch.cat([self.denoiser.key(children, parents, rows), problem[:, None].to(torch.int64)], dim=1)
+            each = torch.arange(len(children), device=children.device)
+            return Frontier(children, each, problem, time, parents, rows)
+        key = self.denoiser.key(children, parents, rows)
+        if key.ndim != 2 or len(key) != len(children):
+            raise ValueError(
+                f"denoiser: expected key(x, state, rows) of shape [{len(children)}, K], one row a state, got "
+                f"{list(key.shape)}"
+            )
+        if bool((problem != problem[0]).any()):
+            key = torch.cat([key, problem[:, None]], dim=1)
         merged = ops.unique(key)
         first = merged.representatives
         return Frontier(children[first], merged.inverse, problem[first], time, parents, rows[first])
@@ -108,6 +116,11 @@ class Predictor:
 
     def _checked(self, prediction: Prediction, n: int) -> Prediction:
         shape = (n, self.length, self.vocab)
+        if prediction.logits.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise TypeError(
+                f"denoiser: expected logits of dtype float32, float16 or bfloat16, got {prediction.logits.dtype}; return "
+                "logits.float()"
+            )
         if prediction.logits.shape != shape:
             raise ValueError(
                 f"denoiser: expected logits of shape {list(shape)} ([states, length, vocab]), got "
@@ -134,7 +147,9 @@ class Predictor:
         """
         count = len(frontier.tokens)
         estimates: list[Tensor] = []
-        parts: list[Prediction] = []
+        logits: Tensor | None = None
+        states: list[State] = []
+        done = 0
         fits = count * self._row_bytes <= self._limit
         if clean is None and not fits:
             return None
@@ -144,10 +159,20 @@ class Predictor:
                 fits = count * self._row_bytes <= self._limit
             if clean is not None:
                 estimates.append(clean(frontier.tokens[part], out.logits, frontier.problem[part]))
-            parts = [*parts, out] if fits else []
+            if not fits:
+                logits, states = None, []
+                continue
+            if len(part) == count:
+                logits = out.logits
+            else:
+                # Written as they come: joining a list of parts would hold all logits twice.
+                logits = out.logits.new_empty((count, *out.logits.shape[1:])) if logits is None else logits
+                logits[done : done + len(part)] = out.logits
+            states.append(out.state)
+            done += len(part)
         frontier.predicted = True
-        if fits:
-            frontier.prediction = _join(parts)
+        if fits and logits is not None:
+            frontier.prediction = Prediction(logits, cat_states(states))
         return torch.cat(estimates) if clean is not None else None
 
     def propose(

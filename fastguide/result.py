@@ -13,7 +13,10 @@ from torch import Tensor
 
 from fastguide import ops
 from fastguide.ancestry import Ancestry
+from fastguide.errors import DegenerateWeights
 from fastguide.guidance.protocol import Guidance
+from fastguide.ops._checks import count
+from fastguide.reference.exp import MAX_LOG_WEIGHT
 from fastguide.reference.philox import Stream, expand_seed
 from fastguide.trace import Trace
 
@@ -34,12 +37,15 @@ class LogNormalizer(float):
     def __new__(cls, groups: Tensor, reason: str | None = None) -> LogNormalizer:
         """Combine the estimates of replicates."""
         count = len(groups)
-        log_mean = float(torch.logsumexp(groups, 0)) - math.log(count)
+        log_mean = math.nan if reason else float(torch.logsumexp(groups, 0)) - math.log(count)
         self = super().__new__(cls, log_mean)
         self.groups, self.reason, self.standard_error = groups, reason, math.nan
         if count > 1 and math.isfinite(log_mean):
             self.standard_error = float(torch.exp(groups - log_mean).std()) / math.sqrt(count)
         return self
+
+    def __getnewargs__(self) -> tuple[Tensor, str | None]:  # type: ignore[override]
+        return self.groups, self.reason
 
     def __repr__(self) -> str:
         if self.reason:
@@ -49,9 +55,15 @@ class LogNormalizer(float):
     __str__ = __repr__
 
 
+def _tokens(x0: Tensor) -> Tensor:
+    return x0
+
+
 @dataclass
 class Result:
     """Samples of a guided run. They are WEIGHTED: use `draw` for equally weighted ones, `best` for the highest rewards.
+
+    A Result can be pickled and copied; the copy has no model, so it cannot `replay`, and it decodes to tokens.
 
     Attributes:
         samples: ``[G·N, L]`` int64 clean states, groups one after the other.
@@ -81,7 +93,11 @@ class Result:
     problems: tuple[int, ...]
     seconds: float
     decode: tuple[Callable[[Tensor], Any], ...] = field(repr=False)
-    _replay: Callable[[int, int], Tensor] = field(repr=False)
+    _replay: Callable[[int, int], Tensor] | None = field(repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The model and what decodes its samples stay behind: they may be large, and functions often cannot be pickled.
+        return {**self.__dict__, "_replay": None, "decode": (_tokens,) * self.groups}
 
     @property
     def particles(self) -> int:
@@ -120,6 +136,9 @@ class Result:
         """Return ``[k]`` indices into ``samples``, drawn systematically by weight and in random order."""
         members = self._members(group)
         log_weights = self.log_weights[members]
+        if not bool((log_weights >= -MAX_LOG_WEIGHT).any()):
+            which = "every sample" if group is None else f"every sample of group {group}"
+            raise DegenerateWeights(f"draw: {which} has weight zero; there is nothing to draw", (group or 0,))
         picked = ops.select(log_weights, k, seed=seed).ancestors.to(torch.int64)
         # Systematic draws come sorted; shuffled, any prefix of them is a fair draw too.
         scores = torch.zeros(k, dtype=torch.float64, device=log_weights.device)
@@ -139,8 +158,7 @@ class Result:
 
     def best_indices(self, k: int, *, group: int | None = None) -> Tensor:
         """Return the indices into ``samples`` of the (at most) ``k`` distinct samples of highest reward, best first."""
-        if k < 1:
-            raise ValueError(f"k: expected at least 1, got {k}")
+        k = count("k", k)
         members = self._members(group)
         members = members[self.log_weights[members] > -torch.inf]
         distinct = members[ops.unique(self.samples[members]).representatives]
@@ -155,6 +173,8 @@ class Result:
         """Return ``[T + 1, L]``: the trajectory of sample ``i``, from noise to data, drawn again from seed and ancestry."""
         if not 0 <= i < len(self.samples):
             raise ValueError(f"i: expected 0 <= i < {len(self.samples)}, got {i}")
+        if self._replay is None:
+            raise RuntimeError("replay: this Result was pickled, and the model is not kept; replay before pickling")
         group, particle = divmod(i, self.particles)
         return self._cut(self._replay(group, particle), group)
 

@@ -20,6 +20,7 @@ from fastguide.models.protocol import Denoiser, cat_states
 from fastguide.models.protocol import wrap as wrap_denoiser
 from fastguide.processes.masked import MaskedProcess
 from fastguide.progress import Status, make_progress
+from fastguide.reference.exp import MAX_LOG_WEIGHT
 from fastguide.result import LogNormalizer, Result
 from fastguide.rewards.calls import RewardCalls
 from fastguide.rewards.protocol import wrap as wrap_reward
@@ -86,12 +87,13 @@ def sample(
     )  # fmt: skip
     with torch.no_grad():
         result = run.run(progress, callback)
-    dead = (result.log_weights.view(groups, particles) == -torch.inf).all(dim=1)
+    dead = (result.log_weights.view(result.groups, result.particles) < -MAX_LOG_WEIGHT).all(dim=1)
     if bool(dead.any()):
         which = tuple(int(g) for g in dead.nonzero()[:, 0])
         raise DegenerateWeights(
-            f"log_weights: every sample of group {', '.join(map(str, which))} has weight zero (reward −inf); use more "
-            "particles, or put a hard token constraint into bias, where it masks the draw",
+            f"log_weights: every sample of group {', '.join(map(str, which))} has weight zero (reward −inf, or "
+            f"reward / alpha below {-MAX_LOG_WEIGHT:.0e}); use more particles, a larger alpha, or put a hard token "
+            "constraint into bias, where it masks the draw",
             which,
             result,
         )
@@ -140,6 +142,7 @@ class _Run:
         if not isinstance(process, MaskedProcess):
             raise TypeError(f"process: expected fg.MaskedProcess, got {type(process).__name__}")
         self.steering = Steering(guidance, particles=particles, groups=groups, seed=seed, device=device)
+        particles, groups = self.steering.particles, self.steering.groups
         self.process, self.value, self.memory, self.device = process, value, memory, device
         self.denoiser = wrap_denoiser(denoiser)
         if condition is not None and not isinstance(condition, (list, tuple)):
@@ -169,9 +172,11 @@ class _Run:
             lengths = [longest if length is None else length for length in known]
             if max(lengths) != longest:
                 raise ValueError(f"process: length {longest}, but the denoiser has {max(lengths)} positions")
-        checked = torch.as_tensor(lengths, dtype=torch.int64, device=self.device)
-        if checked.shape != (groups,) or int(checked.min()) < 1 or int(checked.max()) > longest:
-            raise ValueError(f"lengths: expected {groups} numbers in 1..{longest}, got {list(lengths)}")
+        checked = torch.as_tensor(lengths, device=self.device)
+        whole = not (checked.is_floating_point() or checked.is_complex())
+        if not whole or checked.shape != (groups,) or int(checked.min()) < 1 or int(checked.max()) > longest:
+            raise ValueError(f"lengths: expected {groups} whole numbers in 1..{longest}, got {lengths}")
+        checked = checked.to(torch.int64)
         return None if bool((checked == longest).all()) else checked
 
     def _expand_init(self, x_init: Tensor | None, groups: int, particles: int) -> Tensor | None:
@@ -328,6 +333,8 @@ class _Run:
     def _result(self, samples: Tensor, trace: Trace, ancestry: Ancestry, seconds: float) -> Result:
         s = self.steering
         reason = None
+        if len(self.problems) > 1:
+            reason = "the groups have different problems; see .groups"
         if not s.guidance.estimates_normalizer:
             name = type(s.guidance).__name__
             reason = "alpha = 0 leaves no weights" if s.guidance.alpha == 0 else f"{name} gives no estimate"
@@ -357,7 +364,7 @@ class _Run:
         branch = self.steering.guidance.branch
         with torch.no_grad():
             for step, (slot, child) in enumerate(zip(slots, children, strict=False)):
-                out = self.predictor.call(x, self.process.times[step], state, rows)
+                out = self.predictor.call(x.clone(), self.process.times[step], state, rows)
                 which = one + group * self.steering.particles + slot
                 x, state = self._draw(step)(x, out.logits, one, which)[:, child % branch], out.state
                 trajectory.append(x[0])

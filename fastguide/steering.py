@@ -15,6 +15,8 @@ Underneath lies a functional core without side effects: `Guidance.begin` and `Gu
 from __future__ import annotations
 
 import math
+import operator
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,18 +26,28 @@ from torch.utils import _pytree as pytree
 
 from fastguide import ops
 from fastguide.guidance.protocol import Guidance, State
+from fastguide.ops._checks import count
+from fastguide.reference.exp import MAX_LOG_WEIGHT
 from fastguide.reference.philox import expand_seed
 
 
 def resolve_seeds(seed: int | Sequence[int] | Tensor, groups: int, device: torch.device | str = "cpu") -> Tensor:
     """Return ``[groups]`` int64 seeds: an int is expanded, one seed a group; a sequence or tensor is taken as it is."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, Sequence, Tensor)):
+    if isinstance(seed, (bool, str)) or not (hasattr(seed, "__index__") or hasattr(seed, "__len__")):
         raise TypeError(f"seed: expected an int or {groups} of them, got {type(seed).__name__}")
-    if isinstance(seed, int):
-        if not 0 <= seed < 2**63:
-            raise ValueError(f"seed: expected 0 <= seed < 2**63, got {seed}")
-        return expand_seed(seed, groups, device)
-    seeds = torch.as_tensor(seed, device=device)
+    if not hasattr(seed, "__len__") or getattr(seed, "shape", None) == ():
+        try:
+            number = operator.index(seed)  # of any type, numpy's and torch's included
+        except TypeError:
+            raise TypeError(f"seed: expected a whole number, got {seed!r}") from None
+        if not 0 <= number < 2**63:
+            raise ValueError(f"seed: expected 0 <= seed < 2**63, got {number}")
+        return expand_seed(number, groups, device)
+    try:
+        # A copy: the seeds of a run stay what they were.
+        seeds = seed.detach().clone().to(device) if isinstance(seed, Tensor) else torch.tensor(seed, device=device)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"seed: expected {groups} whole numbers that fit 64 signed bits; {error}") from None
     if seeds.is_floating_point() or seeds.dtype == torch.bool:
         raise TypeError(f"seed: expected whole numbers, got dtype {seeds.dtype}")
     if seeds.shape != (groups,):
@@ -65,18 +77,14 @@ class Steering:
         seed: int | Sequence[int] | Tensor = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not isinstance(guidance, Guidance):
-            raise TypeError(
-                f"guidance: expected fg.SMC, fg.SVDD, fg.BestOfN or the like, got {type(guidance).__name__}"
-            )
-        for name, value in (("particles", particles), ("groups", groups)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+        if isinstance(guidance, type) or not isinstance(guidance, Guidance):
+            kind = f"the class {guidance.__name__}" if isinstance(guidance, type) else type(guidance).__name__
+            raise TypeError(f"guidance: expected fg.SMC(...), fg.SVDD(...), fg.BestOfN(...) or the like, got {kind}")
         self.guidance = guidance
-        self.particles = particles
-        self.groups = groups
+        self.particles = count("particles", particles)
+        self.groups = count("groups", groups)
         self.device = torch.device(device)
-        self.seeds = resolve_seeds(seed, groups, device)
+        self.seeds = resolve_seeds(seed, self.groups, device)
         self._state: State | None = None
         self._pending: tuple[Tensor, Tensor | None, bool] | None = None
         self._children: Tensor | None = None
@@ -110,10 +118,22 @@ class Steering:
                 f"{per_particle}), got shape {list(values.shape)}"
             )
         values = values.detach().to(self.device, torch.float64).reshape(self.groups, self.particles, per_particle)
-        bad = torch.isnan(values) | (values == torch.inf)
-        if bool(bad.any()):
-            first = tuple(int(i) for i in bad.nonzero()[0])
-            raise ValueError(f"{name}: nan or +inf at [group, particle, child] {list(first)}")
+        alpha = 0.0 if name == "log_ratio" else self.guidance.alpha
+        fits = values <= (MAX_LOG_WEIGHT * alpha if alpha > 0 else sys.float_info.max)
+        if not bool(fits.all()):
+            first = tuple(int(i) for i in (~fits).nonzero()[0])
+            value, where = float(values[first]), f"at [group, particle, child] {list(first)}"
+            if not value < math.inf:
+                raise ValueError(f"{name}: nan or +inf {where}")
+            raise ValueError(
+                f"{name}: {value:.6g} {where} makes a log-weight {name} / alpha above {MAX_LOG_WEIGHT:.0e} with alpha "
+                f"{alpha:.6g}; give a larger alpha, or subtract a constant from the reward"
+            )
+        if name == "values" and alpha > 0:
+            # A penalty of -1e300 would swamp the weight it is taken back from later. Any finite value on the way keeps
+            # the weights telescoping, and one as low as this is a weight of zero already.
+            low = -MAX_LOG_WEIGHT * alpha
+            values = torch.where((values < low) & (values > -torch.inf), low, values)
         return values
 
     def begin(self, values: Tensor | None = None) -> None:
@@ -154,11 +174,22 @@ class Steering:
         return self._children
 
     def move(self, *tensors: Any) -> Any:
-        """Move tensors or pytrees of them, ``[G·N·M, …]``, to the selected children, ``[G·N, …]``; one in, one out."""
+        """Move tensors or pytrees of them, ``[G·N·M, …]``, to the selected children, ``[G·N, …]``; one in, one out.
+
+        Leaves that are no tensors stay as they are.
+        """
         if self._children is None:
             raise RuntimeError("Steering: call select() before move()")
         leaves, spec = pytree.tree_flatten(tensors)
-        moved = pytree.tree_unflatten(list(ops.move(leaves, self._children)), spec)
+        rows = self.groups * self.particles * self.guidance.branch
+        for leaf in leaves:
+            if isinstance(leaf, Tensor) and (leaf.ndim == 0 or len(leaf) != rows):
+                raise ValueError(
+                    f"tensors: expected {rows} rows (groups {self.groups} × particles {self.particles} × branch "
+                    f"{self.guidance.branch}), got shape {list(leaf.shape)}"
+                )
+        gathered = iter(ops.move([leaf for leaf in leaves if isinstance(leaf, Tensor)], self._children))
+        moved = pytree.tree_unflatten([next(gathered) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)
         return moved[0] if len(tensors) == 1 else moved
 
     def state_dict(self) -> dict[str, Any]:

@@ -53,4 +53,4 @@ class Trace(list[TraceStep]):
         if name not in TraceStep._fields:
             raise AttributeError(f"trace: no field {name!r}; there are {', '.join(TraceStep._fields)}")
         column = [getattr(step, name) for step in self]
-        return torch.stack(column) if column and isinstance(column[0], Tensor) else torch.tensor(column)
+        return torch.stack(column) if column and isinstance(column[0], Tensor) else torch.tensor(column, device="cpu")

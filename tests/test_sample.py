@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
@@ -92,6 +96,27 @@ def small_network(oracle):
     return denoiser, reward
 
 
+def convolutional_network(oracle):
+    """A Conv2d over the one-hot image ``[1, L, V + 1]``: its last bits change with the batch as those of Linear do."""
+    generator = torch.Generator().manual_seed(6)
+    first = torch.nn.Conv2d(1, 8, 3, padding=1)
+    last = torch.nn.Conv2d(8, 1, (3, 2), padding=(1, 0))
+    with torch.no_grad():
+        for p in (*first.parameters(), *last.parameters()):
+            p.copy_(torch.randn(p.shape, generator=generator))
+
+    def image(x):
+        return torch.nn.functional.one_hot(x, oracle.vocab + 1).float()[:, None]
+
+    def denoiser(x, t):
+        return last(torch.relu(first(image(x))))[:, 0]
+
+    def reward(x0):
+        return first(image(x0)).sin().flatten(1).sum(1)
+
+    return denoiser, reward
+
+
 def same(a, b):
     assert torch.equal(a.samples, b.samples)
     assert torch.equal(a.log_weights, b.log_weights)
@@ -100,6 +125,7 @@ def same(a, b):
 
 
 class TestWhatMustNotMatter:
+    @pytest.mark.parametrize("network", [small_network, convolutional_network], ids=lambda f: f.__name__)
     @pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: type(g).__name__)
     @pytest.mark.parametrize(
         "memory",
@@ -112,8 +138,8 @@ class TestWhatMustNotMatter:
         ],
         ids=str,
     )
-    def test_memory_settings(self, oracle, guidance, memory):
-        denoiser, reward = small_network(oracle)
+    def test_memory_settings(self, oracle, guidance, memory, network):
+        denoiser, reward = network(oracle)
         options = {"denoiser": denoiser, "reward": reward, "particles": 37, "groups": 2, "seed": 3}
         same(run(oracle, guidance, **options), run(oracle, guidance, memory=memory, **options))
 
@@ -144,6 +170,70 @@ class TestWhatMustNotMatter:
         again = run(oracle, guidance, seed=[int(expanded.seeds[1])], **options)
         assert torch.equal(expanded.samples[13:], again.samples)
 
+    @pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: type(g).__name__)
+    def test_runs_beside_it(self, oracle, guidance):
+        denoiser, reward = small_network(oracle)
+
+        def one(seed):
+            return run(oracle, guidance, denoiser=denoiser, reward=reward, particles=200, seed=seed)
+
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(one, range(6)))
+        for seed, result in enumerate(together):
+            same(result, one(seed))
+
+    def test_inference_mode(self, oracle):
+        denoiser, reward = small_network(oracle)
+        plain = run(oracle, GUIDANCE[0], denoiser=denoiser, reward=reward)
+        with torch.inference_mode():
+            inside = run(oracle, GUIDANCE[0], denoiser=denoiser, reward=reward)
+        same(plain, inside)
+        assert torch.equal(plain.replay(3), inside.replay(3))
+        assert not plain.rewards.requires_grad
+
+    def test_default_device_and_dtype(self, oracle):
+        def denoiser(x, t):
+            return x.new_zeros((*x.shape, oracle.vocab), dtype=torch.float32)
+
+        def smallest_first(x0):
+            return [-float(row[0]) for row in x0]
+
+        options = {"denoiser": denoiser, "reward": smallest_first, "groups": 2}
+        for guidance in GUIDANCE:
+            plain = run(oracle, guidance, **options)
+            with torch.device("meta"):
+                same(plain, run(oracle, guidance, **options))
+                elsewhere = run(oracle, guidance, memory=fg.Memory(merge=False), **options)
+                assert elsewhere.trace.distinct.device.type == "cpu"
+                same(plain, elsewhere)
+            torch.set_default_dtype(torch.float64)
+            try:
+                same(plain, run(oracle, guidance, **options))
+            finally:
+                torch.set_default_dtype(torch.float32)
+
+    def test_a_network_that_writes_into_its_input(self, oracle):
+        def denoiser(x, t):
+            logits = oracle.denoiser(x, t)
+            x.zero_()
+            return logits
+
+        def reward(x0):
+            values = oracle.reward(x0)
+            x0.zero_()
+            return values
+
+        options = {
+            "denoiser": fg.models.wrap(denoiser, batch_invariant=True),
+            "reward": fg.rewards.wrap(reward, batch_invariant=True),
+        }
+        for guidance in GUIDANCE:
+            plain = run(oracle, guidance)
+            for memory in (fg.Memory(), fg.Memory(merge=False, remember=False), fg.Memory(limit=1)):
+                result = run(oracle, guidance, memory=memory, **options)
+                same(plain, result)
+                assert torch.equal(result.replay(5), plain.replay(5))
+
     def test_global_random_state_is_neither_read_nor_written(self, oracle):
         torch.manual_seed(1)
         first = run(oracle, GUIDANCE[0])
@@ -151,6 +241,31 @@ class TestWhatMustNotMatter:
         second = run(oracle, GUIDANCE[0])
         assert torch.equal(state, torch.get_rng_state())
         same(first, second)
+
+
+class TestNumbers:
+    def test_any_integer_type_will_do(self, oracle):
+        process = fg.MaskedProcess(*(np.int64(n) for n in (oracle.length, oracle.vocab, oracle.steps)))
+        plain = run(oracle, fg.SVDD(alpha=0.5, branch=4), groups=2, particles=8, seed=3)
+        for seed in (np.int64(3), torch.tensor(3), plain.seeds, plain.seeds.numpy(), plain.seeds.tolist()):
+            result = fg.sample(
+                process,
+                oracle.denoiser,
+                oracle.reward,
+                fg.SVDD(alpha=np.float32(0.5), branch=np.int32(4)),
+                groups=np.int32(2),
+                particles=np.int64(8),
+                seed=seed,
+                progress=False,
+            )
+            same(plain, result)
+        assert len(plain.best(np.int64(3), group=1)) == 3
+
+    def test_seeds_of_a_result_are_its_own(self, oracle):
+        seeds = torch.tensor([5])
+        result = run(oracle, GUIDANCE[0], seed=seeds)
+        seeds += 1
+        assert result.seeds.tolist() == [5]
 
 
 class TestLengths:
@@ -193,6 +308,22 @@ class TestCost:
 
         result = run(oracle, GUIDANCE[1], reward=fg.rewards.wrap(reward, batch_invariant=True))
         assert len(rows) == len(set(rows)) == result.reward_rows
+
+    def test_a_full_reward_memory_starts_afresh_and_changes_no_result(self, oracle, monkeypatch):
+        plain = run(oracle, GUIDANCE[1])
+        monkeypatch.setattr("fastguide.rewards.calls.MEMORY_ROWS", 5)
+        small = run(oracle, GUIDANCE[1])
+        same(plain, small)
+        assert small.reward_rows > plain.reward_rows
+
+    def test_random_rewards_are_evaluated_for_every_sample(self, oracle):
+        generator = torch.Generator().manual_seed(0)
+        reward = fg.rewards.wrap(
+            lambda x0: torch.randn(len(x0), generator=generator), deterministic=False, batch_invariant=True
+        )
+        result = run(oracle, GUIDANCE[2], reward=reward)
+        assert result.reward_rows == 64
+        assert len(result.rewards.unique()) == 64
 
     def test_best_of_n_computes_no_values(self, oracle):
         result = run(oracle, fg.BestOfN())
@@ -238,6 +369,24 @@ class TestResult:
         assert abs(result.log_normalizer - log_z) < 5 * result.log_normalizer.standard_error
         assert "±" in str(result.log_normalizer)
 
+    def test_a_pickled_result_lacks_only_the_model(self, oracle):
+        denoiser, reward = small_network(oracle)
+        result = run(oracle, GUIDANCE[0], denoiser=denoiser, reward=reward, groups=2)
+        for copied in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+            same(result, copied)
+            assert torch.equal(result.draw(7), copied.draw(7))
+            assert copied.log_normalizer == result.log_normalizer
+            assert copied.log_normalizer.standard_error == result.log_normalizer.standard_error
+            assert torch.equal(copied.trace.ess, result.trace.ess)
+            with pytest.raises(RuntimeError, match="pickled"):
+                copied.replay(0)
+
+    def test_normalizers_of_different_problems_are_not_pooled(self, oracle):
+        result = run(oracle, GUIDANCE[0], reward=[oracle.reward, lambda x0: 2 * oracle.reward(x0)], groups=2)
+        assert math.isnan(result.log_normalizer)
+        assert "different problems" in repr(result.log_normalizer)
+        assert bool(result.log_normalizer.groups.isfinite().all())
+
     def test_trace_has_a_row_a_step(self, oracle):
         steps = []
         result = run(oracle, GUIDANCE[0], callback=steps.append)
@@ -270,6 +419,29 @@ class TestZeroMeansNever:
         )
         assert total_variation(oracle.frequencies(result.samples, result.log_weights), target / target.sum()) < 0.05
 
+    @pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: type(g).__name__)
+    def test_weights_out_of_range_name_alpha(self, oracle, guidance):
+        with pytest.raises(ValueError, match="larger alpha"):
+            run(oracle, guidance, reward=lambda x0: oracle.reward(x0) + 1e12)
+        if isinstance(guidance, fg.SVDD):
+            return  # it leaves the samples unweighted
+        with pytest.raises(fg.DegenerateWeights, match="larger alpha"):
+            run(oracle, guidance, reward=lambda x0: oracle.reward(x0) - 1e12)
+
+    @pytest.mark.parametrize("penalty", [-1e6, -1e12, -1e300])
+    def test_huge_penalties_on_the_way_leave_no_trace_in_the_weights(self, oracle, penalty):
+        start = oracle.process.prior(1)
+        first_guess = int(oracle.process.mode(start, oracle.denoiser(start, None))[0, 0])
+
+        def reward(x0):
+            return torch.where(x0[:, 0] == first_guess, penalty, oracle.reward(x0))
+
+        smc = run(oracle, fg.SMC(alpha=ALPHA, ess_threshold=0.0), reward=reward)
+        plain = run(oracle, fg.BestOfN(alpha=ALPHA), reward=reward)
+        alive = smc.rewards > penalty
+        assert 0 < int(alive.sum()) < 64
+        torch.testing.assert_close(smc.log_weights[alive], plain.log_weights[alive], rtol=0, atol=1e-6)
+
     def test_a_group_without_weight_fails_by_name_and_the_others_go_on(self, oracle):
         def never(x0):
             return torch.full((len(x0),), -torch.inf)
@@ -278,6 +450,9 @@ class TestZeroMeansNever:
             run(oracle, GUIDANCE[0], reward=[oracle.reward, never, oracle.reward], groups=3, seed=[1, 2, 3])
         assert error.value.groups == (1,)
         good = error.value.result
+        with pytest.raises(fg.DegenerateWeights, match="group 1 has weight zero; there is nothing to draw"):
+            good.draw(3, group=1)
+        assert len(good.best(3, group=1)) == 0
         assert torch.equal(good.samples[:64], run(oracle, GUIDANCE[0], seed=[1]).samples)
 
 
@@ -293,11 +468,18 @@ def bad_reward_raises(x0):
     raise KeyError("no licence")
 
 
+class ShortKey(fg.models.Denoiser):
+    def key(self, x, state, rows=None):
+        return x[:-1]
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("reward", "words"),
         [
             (bad_reward_shape, "bad_reward_shape.*expected shape"),
+            (lambda x0: torch.zeros(len(x0), 1), r"values\[:, 0\]"),
+            (lambda x0: torch.zeros(len(x0), dtype=torch.complex64), "real number"),
             (bad_reward_nan, "bad_reward_nan.*nan"),
             (bad_reward_raises, "bad_reward_raises.*KeyError.*no licence"),
             (lambda x0: "no", "one number a sample"),
@@ -315,7 +497,13 @@ class TestBadInput:
             ({"seed": -1}, ValueError, "seed"),
             ({"seed": [1, 2]}, ValueError, "seed"),
             ({"seed": 1.5}, TypeError, "seed"),
+            ({"seed": [2**64]}, ValueError, "seed"),
+            ({"seed": "1"}, TypeError, "seed"),
+            ({"seed": torch.tensor(1.5)}, TypeError, "seed"),
+            ({"particles": 2.0}, TypeError, "particles"),
             ({"lengths": [9]}, ValueError, "lengths"),
+            ({"lengths": [2.5]}, ValueError, "lengths"),
+            ({"lengths": 2}, ValueError, "lengths"),
             ({"bias": torch.zeros(7)}, ValueError, "bias"),
             ({"memory": "lots"}, ValueError, "memory"),
             ({"x_init": torch.zeros(5, dtype=torch.int64)}, ValueError, "x_init"),
@@ -325,6 +513,7 @@ class TestBadInput:
             ({"condition": 3}, TypeError, "condition"),
             ({"denoiser": None}, TypeError, "denoiser"),
             ({"denoiser": lambda x, t: torch.zeros(len(x), 3, 4)}, ValueError, "denoiser.*mask has no logit column"),
+            ({"denoiser": ShortKey()}, ValueError, "denoiser.*key"),
             ({"particels": 3}, TypeError, "particels"),
         ],
     )

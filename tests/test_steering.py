@@ -112,3 +112,28 @@ def test_misuse(act, error, words):
 def test_guidance_of_the_wrong_kind():
     with pytest.raises(TypeError, match="guidance"):
         fg.Steering("smc", particles=4)
+
+
+def test_move_takes_trees_with_leaves_that_are_no_tensors():
+    s = fg.Steering(fg.SMC(alpha=0.1, ess_threshold=1.0), particles=4, seed=1)
+    s.begin(torch.zeros(4))
+    s.weigh(torch.tensor([0.0, 0.0, 0.0, 9.0]))
+    chosen = s.select()[0]
+    x, cache = s.move(torch.arange(4), {"keys": [torch.arange(4), None], "layers": 2})
+    assert torch.equal(x, chosen)
+    assert torch.equal(cache["keys"][0], chosen)
+    assert (cache["keys"][1], cache["layers"]) == (None, 2)
+
+
+def test_move_refuses_a_wrong_number_of_rows():
+    s = fg.Steering(fg.SMC(), particles=2)
+    s.begin()
+    s.weigh(torch.zeros(2))
+    s.select()
+    with pytest.raises(ValueError, match="expected 2 rows"):
+        s.move(torch.arange(3))
+
+
+def test_a_class_in_place_of_guidance_is_refused():
+    with pytest.raises(TypeError, match="the class SMC"):
+        fg.Steering(fg.SMC, particles=2)

@@ -32,7 +32,7 @@ class BestOfN:
     uses_values: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_alpha(self.alpha, positive=False)
+        object.__setattr__(self, "alpha", check_alpha(self.alpha, positive=False))
 
     @property
     def estimates_normalizer(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -78,17 +79,19 @@ def start(values: Tensor, log_weights: Tensor) -> State:
     )
 
 
-def check_alpha(alpha: float, *, positive: bool) -> None:
-    """Refuse a temperature that is not a number, negative, or zero where a weight is needed."""
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha < 0:
+def check_alpha(alpha: object, *, positive: bool) -> float:
+    """Return a temperature as a float; refuse what is not a number, negative, or zero where a weight is needed."""
+    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not math.isfinite(alpha) or alpha < 0:
         raise ValueError(f"alpha: expected a finite number of at least 0, got {alpha!r}")
     if positive and alpha == 0:
         raise ValueError(
             "alpha: 0 leaves no weights to resample by; give alpha > 0, or use SVDD(alpha=0) for the argmax"
         )
+    return float(alpha)
 
 
-def check_branch(branch: int, *, least: int) -> None:
-    """Refuse a number of children below ``least``."""
-    if isinstance(branch, bool) or not isinstance(branch, int) or branch < least:
+def check_branch(branch: object, *, least: int) -> int:
+    """Return a number of children as an int; refuse one below ``least``."""
+    if isinstance(branch, bool) or not isinstance(branch, Integral) or branch < least:
         raise ValueError(f"branch: expected a whole number of at least {least}, got {branch!r}")
+    return int(branch)

@@ -50,7 +50,7 @@ class SMC:
     uses_values: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_alpha(self.alpha, positive=True)
+        object.__setattr__(self, "alpha", check_alpha(self.alpha, positive=True))
         if not 0.0 <= self.ess_threshold <= 1.0:
             raise ValueError(f"ess_threshold: expected a fraction in [0, 1], got {self.ess_threshold!r}")
         if self.rule not in _RULES:

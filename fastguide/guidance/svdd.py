@@ -38,8 +38,8 @@ class SVDD:
     uses_values: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_alpha(self.alpha, positive=False)
-        check_branch(self.branch, least=2)
+        object.__setattr__(self, "alpha", check_alpha(self.alpha, positive=False))
+        object.__setattr__(self, "branch", check_branch(self.branch, least=2))
 
     def begin(self, values: Tensor) -> State:
         """Start with equal weights."""

@@ -104,14 +104,21 @@ def wrap(fn: Callable[..., Any], *, batch_invariant: bool = False) -> Denoiser:
 
 
 def cat_states(states: list[State]) -> State:
-    """Concatenate states of the same structure along the particle axis."""
+    """Concatenate states of the same structure along the particle axis; leaves that are no tensors must be equal."""
     if len(states) == 1:
         return states[0]
-    return pytree.tree_map(
-        lambda first, *others: torch.cat([first, *others]) if isinstance(first, Tensor) else first,
-        states[0],
-        *states[1:],
-    )
+
+    def join(first: Any, *others: Any) -> Any:
+        if isinstance(first, Tensor):
+            return torch.cat([first, *others])
+        if any(other != first for other in others):
+            raise ValueError(
+                f"denoiser: states of different particles hold {first!r} and {next(o for o in others if o != first)!r}; "
+                "make what differs between particles a tensor with one row a particle"
+            )
+        return first
+
+    return pytree.tree_map(join, states[0], *states[1:])
 
 
 def state_bytes(state: State) -> int:

@@ -58,7 +58,7 @@ def _launch(rows: Tensor, backend: str | None) -> tuple[Tensor, Tensor, Tensor]:
     if config.choose_backend(rows.device, backend) == "torch":
         return _reference.unique(rows.detach().reshape(count, -1).view(torch.uint8))
     _checks.on_cpu("rows", rows)
-    representatives = torch.empty(count, dtype=torch.int64)
+    representatives = rows.new_empty(count, dtype=torch.int64)
     inverse, counts = torch.empty_like(representatives), torch.empty_like(representatives)
     code, _, distinct = _native.unique(rows, representatives, inverse, counts)
     if code == _native.OUT_OF_RANGE:

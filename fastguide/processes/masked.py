@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fastguide import ops
+from fastguide.ops._checks import count
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda t: 1.0 - t,
@@ -47,9 +48,7 @@ class MaskedProcess:
 
     def __post_init__(self) -> None:
         for name in ("length", "vocab", "steps"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+            object.__setattr__(self, name, count(name, getattr(self, name)))
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise ValueError(f"temperature: expected a finite number of at least 0, got {self.temperature!r}")
         if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,22 +49,25 @@ class RewardCalls:
         """Return ``[n]`` float64 rewards of clean samples ``[n, L]``."""
         self.asked += len(x0)
         if not (self.merge and self.reward.deterministic):
-            return self._evaluate(x0)
+            return self._evaluate(x0.clone())  # a reward may write into what it is given
         merged = ops.unique(x0)
         rows = x0[merged.representatives]
         values = self._recall(rows) if self.remember else self._evaluate(rows)
         return values[merged.inverse]
 
     def _recall(self, rows: Tensor) -> Tensor:
-        keys = [row.tobytes() for row in rows.cpu().numpy()]
-        missing = [i for i, key in enumerate(keys) if key not in self._memory]
-        if missing:
-            known = {key: self._memory[key] for key in keys if key in self._memory}
+        # numpy's void type turns all rows into bytes in one call; token ids fit 32 bits.
+        tokens = rows.to("cpu", torch.int32).contiguous().numpy()
+        keys = tokens.view(f"V{4 * rows.shape[1]}")[:, 0].tolist()
+        values = torch.tensor([self._memory.get(key, math.nan) for key in keys], dtype=torch.float64, device="cpu")
+        missing = values.isnan().nonzero()[:, 0]  # no remembered reward is nan
+        if len(missing):
+            fresh = self._evaluate(rows[missing.to(rows.device)]).cpu()
+            values[missing] = fresh
             if len(self._memory) + len(missing) > MEMORY_ROWS:
-                self._memory = known
-            fresh = self._evaluate(rows[torch.tensor(missing, device=rows.device)]).tolist()
-            self._memory.update((keys[i], value) for i, value in zip(missing, fresh, strict=True))
-        return torch.tensor([self._memory[key] for key in keys], dtype=torch.float64, device=rows.device)
+                self._memory.clear()
+            self._memory.update(zip([keys[i] for i in missing.tolist()], fresh.tolist(), strict=True))
+        return values.to(rows.device)
 
     def _evaluate(self, rows: Tensor) -> Tensor:
         self.computed += len(rows)
@@ -94,16 +98,21 @@ class RewardCalls:
             ) from error
         if not isinstance(values, Tensor):
             try:
-                values = torch.as_tensor(values, dtype=torch.float64)
+                values = torch.as_tensor(values, dtype=torch.float64, device="cpu")
             except (TypeError, ValueError, RuntimeError):
                 raise RewardError(
                     f"reward '{name}': expected one number a sample, a tensor of shape [{len(rows)}], got "
                     f"{type(values).__name__}"
                 ) from None
-        if values.shape != (len(rows),):
+        if values.shape != (len(rows),) or values.is_complex():
+            advice = (
+                "return values[:, 0]"
+                if values.shape == (len(rows), 1)
+                else ("wrap a one-at-a-time function in fg.rewards.each")
+            )
             raise RewardError(
-                f"reward '{name}': expected shape [{len(rows)}] (one number a sample), got {list(values.shape)}; "
-                "wrap a one-at-a-time function in fg.rewards.each"
+                f"reward '{name}': expected shape [{len(rows)}] (one real number a sample), got {list(values.shape)} "
+                f"{values.dtype}; {advice}"
             )
         checked: Tensor = values.detach()[:real].to(rows.device, torch.float64)
         bad = torch.isnan(checked) | (checked == torch.inf)

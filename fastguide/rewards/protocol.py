@@ -109,7 +109,7 @@ class _Each(Reward):
         self.deterministic = deterministic
 
     def __call__(self, x0: Any) -> Tensor:
-        return torch.tensor([float(self.fn(sample)) for sample in x0], dtype=torch.float64)
+        return torch.tensor([float(self.fn(sample)) for sample in x0], dtype=torch.float64, device="cpu")
 
 
 def each(fn: Callable[[Any], float], *, name: str | None = None, deterministic: bool = True) -> Reward:
