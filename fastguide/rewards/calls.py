@@ -88,7 +88,8 @@ class RewardCalls:
                 if self.reward.device is not None and isinstance(samples, Tensor):
                     samples = samples.to(self.reward.device)
                 values = self.reward(samples)
-        except Exception as error:
+        # A program turned into a reward may call sys.exit, which would end the run without a word.
+        except (Exception, SystemExit) as error:
             raise RewardError(
                 f"reward '{name}': raised {type(error).__name__}: {error} (called with {len(rows)} samples)", samples
             ) from error
@@ -100,6 +101,8 @@ class RewardCalls:
                     f"reward '{name}': expected one number a sample, a tensor of shape [{len(rows)}], got "
                     f"{type(values).__name__}"
                 ) from None
+        if values.is_complex():
+            raise RewardError(f"reward '{name}': expected real numbers, got {values.dtype}; return the real part")
         if values.shape != (len(rows),):
             raise RewardError(
                 f"reward '{name}': expected shape [{len(rows)}] (one number a sample), got {list(values.shape)}; "
