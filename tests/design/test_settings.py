@@ -29,6 +29,12 @@ from fastguide.design import DesignSettings
         ({"branch": 1}, "branch: expected a whole number of at least 2"),
         ({"fasta_style": "genbank"}, "fasta_style: unknown 'genbank'"),
         ({"reward": "  "}, "reward: expected a text such as 'plddt'"),
+        ({"threads": 100_000}, "threads: expected at most 1,024, got 100,000"),
+        ({"particles": 10**11}, "particles: expected at most 1,000,000"),
+        ({"alpha": 1e-320}, "alpha: 1e-320 is too small; give at least 1e-06"),
+        ({"temperature": 1e-30}, "temperature: 1e-30 is too small"),
+        ({"pdb": ""}, "pdb: an empty path; name a file"),
+        ({"out": ""}, "out: an empty path; name a folder"),
         ({"memory": "plenty"}, "memory: cannot read 'plenty'"),
     ],
 )
