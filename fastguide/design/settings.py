@@ -82,8 +82,15 @@ class DesignSettings:
             _check_count(name, getattr(self, name))
         if self.threads is not None:
             _check_count("threads", self.threads, most=MOST_THREADS)
+        for name in ("chain", "fix", "redesign", "tie"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Sequence):
+                raise TypeError(f"{name}: expected a text or a list of texts, got {type(value).__name__}")
         for name in ("pdb", "out"):
-            if getattr(self, name) == "":
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (str, Path)):
+                raise TypeError(f"{name}: expected a path, got {type(value).__name__}")
+            if value == "":
                 raise ValueError(f"{name}: an empty path; name a {'file' if name == 'pdb' else 'folder'}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: expected a whole number of 0 <= seed < 2**63, got {self.seed!r}")

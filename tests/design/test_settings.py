@@ -43,6 +43,12 @@ def test_a_setting_that_makes_no_sense_is_refused_by_name(changes: dict[str, Any
         DesignSettings(**changes)
 
 
+@pytest.mark.parametrize("name", ["chain", "fix", "redesign", "tie", "pdb", "out"])
+def test_a_number_is_neither_a_selection_nor_a_path(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name}: expected a .*, got int"):
+        DesignSettings(**{name: 3})  # type: ignore[arg-type]
+
+
 def test_the_guidance_has_the_settings() -> None:
     assert DesignSettings(guidance="svdd", alpha=0.25, branch=5).make_guidance() == fg.SVDD(alpha=0.25, branch=5)
     assert DesignSettings(guidance="smc", alpha=0.25).make_guidance() == fg.SMC(alpha=0.25)
