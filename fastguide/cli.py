@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -112,11 +113,20 @@ def _design_parser(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
     return parser
 
 
+def _say(line: str) -> None:
+    """Print a line; where nobody reads on (``| head``), the run goes on in silence, as its results are on disk."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # The interpreter flushes the stream once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _design(given: argparse.Namespace) -> int:
     from fastguide.design import DesignRun, DesignSettings
 
     program = "fastguide design"
-    say: Callable[[str], object] = (lambda line: None) if given.quiet else (lambda line: print(line, flush=True))
+    say: Callable[[str], object] = (lambda line: None) if given.quiet else _say
     chosen = {name: value for name, value in vars(given).items() if name not in ("command", "quiet")}
     run: DesignRun | None = None
     try:

@@ -26,7 +26,10 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)i?b?\s*", text.lower())
     if match is None:
         raise ValueError(f"memory: cannot read {text!r}; write for example 'auto', '512MB' or '2GB'")
-    return int(float(match[1]) * _UNITS[match[2]])
+    try:
+        return int(float(match[1]) * _UNITS[match[2]])
+    except (ValueError, OverflowError):
+        raise ValueError(f"memory: {text!r} is no number of bytes; write for example '512MB' or '2GB'") from None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "raises.py": "def reward(x):\n    raise RuntimeError('boom')\n",
         "nan.py": "def reward(x):\n    return x.sum(1).double() * float('nan')\n",
         "shape.py": "def reward(x):\n    return x.double()\n",
+        "exits.py": "import sys\ndef reward(x):\n    sys.exit(3)\n",
+        "complex.py": "import torch\ndef reward(x):\n    return torch.zeros(len(x), dtype=torch.complex64)\n",
         "broken.py": "def reward(x:\n",
         "ones.py": "def reward(x):\n    return (x == 0).sum(1).double()\n",
         "taken/notes.txt": "mine",
@@ -68,6 +71,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--reward", "raises.py:reward"], "raised RuntimeError: boom"),
         (["--reward", "nan.py:reward"], "returned nan"),
         (["--reward", "shape.py:reward"], "expected shape"),
+        (["--reward", "exits.py:reward"], "raised SystemExit: 3"),
+        (["--reward", "complex.py:reward"], "expected real numbers, got torch.complex64"),
+        (["--reward", "2*plddt+plddt"], "two terms of '2*plddt+plddt' are named 'plddt'"),
+        (["--reward", "1e400*plddt"], "reward: the number in '1e400*plddt' is too large"),
         (["--particles", "0"], "particles: expected a whole number of at least 1, got 0"),
         (["--particles", "many"], "argument --particles: invalid int value: 'many'"),
         (["--alpha", "-1"], "alpha: expected a finite number of at least 0"),
@@ -167,6 +174,16 @@ def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["design", *SMALL, "--reward", "ones.py:reward"]) == 0
     printed = capsys.readouterr()
     assert printed.out == printed.err == ""
+
+
+def test_a_reader_that_leaves_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch, workplace: Path) -> None:
+    unread, written = os.pipe()
+    os.close(unread)
+    loud = [option for option in SMALL if option != "--quiet"]
+    with os.fdopen(written, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["design", *loud, "--reward", "ones.py:reward", "--out", "run"]) == 0
+    assert (workplace / "run" / "report.html").exists()
 
 
 def test_overwrite_replaces_a_run(capsys: pytest.CaptureFixture[str], workplace: Path) -> None:

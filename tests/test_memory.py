@@ -10,7 +10,7 @@ def test_parse_bytes(text, expected):
     assert parse_bytes(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "GB", "-1", "2 parsecs"])
+@pytest.mark.parametrize("text", ["", "GB", "-1", "2 parsecs", "1.2.3GB", "1e400"])
 def test_parse_bytes_refuses(text):
     with pytest.raises(ValueError, match="memory"):
         parse_bytes(text)

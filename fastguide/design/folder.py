@@ -40,7 +40,10 @@ class RunFolder:
         if self._path is not None:
             return self._path
         if self._given is not None:
-            self._given.mkdir(parents=True, exist_ok=True)
+            try:
+                self._given.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"out: cannot create {self._given} ({error.strerror}); name another folder") from error
             for file in FILES if self._overwrite else ():
                 (self._given / file).unlink(missing_ok=True)
             self._path = self._given

@@ -16,6 +16,12 @@ from fastguide.progress import Status
 
 GUIDANCE = ("smc", "svdd", "best-of-n")
 FASTA_STYLES = ("fastguide", "proteinmpnn", "ligandmpnn")
+MOST = 10**6
+"""Most of anything that is counted: beyond it, memory or patience ends in a way that names no setting."""
+MOST_THREADS = 1024
+"""OpenMP crashes, rather than fails, where the system cannot start a thread."""
+SMALLEST = 1e-6
+"""Least alpha and temperature that are not 0: what is divided by them stays within the 1e9 of the kernels."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +81,25 @@ class DesignSettings:
         for name in ("particles", "branch", "steps", "designs", "orders"):
             _check_count(name, getattr(self, name))
         if self.threads is not None:
-            _check_count("threads", self.threads)
+            _check_count("threads", self.threads, most=MOST_THREADS)
+        for name in ("chain", "fix", "redesign", "tie"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Sequence):
+                raise TypeError(f"{name}: expected a text or a list of texts, got {type(value).__name__}")
+        for name in ("pdb", "out"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (str, Path)):
+                raise TypeError(f"{name}: expected a path, got {type(value).__name__}")
+            if value == "":
+                raise ValueError(f"{name}: an empty path; name a {'file' if name == 'pdb' else 'folder'}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: expected a whole number of 0 <= seed < 2**63, got {self.seed!r}")
         if not _is_number(self.temperature) or self.temperature < 0:
             raise ValueError(f"temperature: expected a finite number of at least 0, got {self.temperature!r}")
+        for name in ("temperature", "alpha"):
+            value = getattr(self, name)
+            if _is_number(value) and 0 < value < SMALLEST:
+                raise ValueError(f"{name}: {value!r} is too small; give at least {SMALLEST:g}")
         if self.guidance not in GUIDANCE:
             raise ValueError(f"guidance: unknown {self.guidance!r}; choose one of {', '.join(GUIDANCE)}")
         if self.fasta_style not in FASTA_STYLES:
@@ -125,9 +145,11 @@ class DesignSettings:
         return shlex.join(words)
 
 
-def _check_count(name: str, value: object) -> None:
+def _check_count(name: str, value: object, most: int = MOST) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    if value > most:
+        raise ValueError(f"{name}: expected at most {most:,}, got {value:,}")
 
 
 def _is_number(value: object) -> bool:

@@ -240,7 +240,7 @@ class Design:
 def _designed_residues(structure: Structure, chains: str | Sequence[str] | None) -> list[int]:
     if chains is None:
         return list(range(len(structure)))
-    named = [chain for chain in chains.split(",") if chain] if isinstance(chains, str) else list(chains)
+    named = [chain.strip() for chain in chains.split(",") if chain.strip()] if isinstance(chains, str) else list(chains)
     if not named:
         raise ValueError(f"chains: none given; {structure.name} has {', '.join(structure.chain_ids)}")
     return sorted({i for chain in named for i in structure.residues_of(chain)})

@@ -20,6 +20,9 @@ from fastguide.protein.address import parse_addresses
 from fastguide.protein.alphabet import letters
 from fastguide.protein.structure import Structure
 
+MOST_BIAS = 100.0
+"""Logit units; e^100 settles any draw, and more would leave the range of the kernels at a low temperature."""
+
 Tie = str | Sequence[str | Sequence[str]]
 Omit = str | Mapping[str, str] | Sequence[str | Mapping[str, str]]
 Bias = str | Mapping[str, float | Mapping[str, float]] | Sequence[str | Mapping[str, float | Mapping[str, float]]]
@@ -65,6 +68,13 @@ def _tie_sets(text: str, structure: Structure) -> list[list[int]]:
     sides = text.split("=")
     selections = [parse_addresses(side, structure, argument="tie") for side in sides]
     if len(sides) == 1:
+        # Whole chains in a set are a slip for A=B, and would give a chain of one amino acid.
+        chains = [address for address in re.split(r"[,\s]+", text) if address in structure.chain_ids]
+        if chains:
+            raise ValueError(
+                f"tie: {text!r} would make all {len(selections[0])} residues one amino acid; write A=B to tie chains "
+                "position by position"
+            )
         return selections
     if len({len(selection) for selection in selections}) > 1:
         lengths = ", ".join(f"{side.strip()} {len(found)}" for side, found in zip(sides, selections, strict=True))
@@ -169,6 +179,8 @@ def _amount(letter: str, value: object) -> float:
         amount = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         amount = math.nan
-    if math.isnan(amount) or amount == math.inf:
-        raise ValueError(f"bias: {letter}={value}: expected a number of logit units (finite, or -inf to forbid)")
+    if math.isnan(amount) or (abs(amount) > MOST_BIAS and amount != -math.inf):
+        raise ValueError(
+            f"bias: {letter}={value}: expected a number of logit units (within ±{MOST_BIAS:g}, or -inf to forbid)"
+        )
     return amount

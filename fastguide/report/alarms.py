@@ -14,7 +14,9 @@ from fastguide.report.numbers import show_estimate
 
 STANDARD_ERRORS = 2.0
 LEAST_ANCESTORS = 0.01
-"""Share of the particles of the first step that should have a descendant."""
+"""Share of the particles of the first step that should have a descendant; and a single one is too few of any number."""
+LEAST_ESS = 2.0
+"""Effective samples below which one sample is most of every mean, and its standard error means nothing."""
 LEAST_DISTINCT = 0.5
 """Share of the samples that should differ from all others."""
 LONGEST_RUN = 6
@@ -49,12 +51,17 @@ def run_alarms(run: RunData) -> list[str]:
     """Warn of lost lineages, repeated samples and uneven weights."""
     found = []
     ancestors = run.unique_ancestors[-1] / run.particles
-    if (ancestors < LEAST_ANCESTORS).any():
+    if run.particles > 1 and ((ancestors < LEAST_ANCESTORS) | (run.unique_ancestors[-1] == 1)).any():
         worst = int(run.unique_ancestors[-1].min())
         found.append(
             f"Only {worst} of the {run.particles:,} particles of the first step "
-            f"{'has' if worst == 1 else 'have'} a descendant among the samples (below 1 %): lineages collapsed. Use a "
-            "larger alpha, more particles, or SVDD, whose particles do not compete."
+            f"{'has' if worst == 1 else 'have'} a descendant among the samples: lineages collapsed, and the "
+            "samples are close relatives. Use a larger alpha, more particles, or SVDD, whose particles do not compete."
+        )
+    if run.particles > 1 and run.ess_samples < LEAST_ESS:
+        found.append(
+            f"The weights leave {run.ess_samples:.1f} effective samples of {run.particles:,}: the weighted means and "
+            "their errors rest on hardly more than one sample. Use a larger alpha or more particles."
         )
     alive = int((run.weights > 0).sum())
     if alive and run.distinct < LEAST_DISTINCT * alive:

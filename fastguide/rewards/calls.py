@@ -92,7 +92,8 @@ class RewardCalls:
                 if self.reward.device is not None and isinstance(samples, Tensor):
                     samples = samples.to(self.reward.device)
                 values = self.reward(samples)
-        except Exception as error:
+        # A program turned into a reward may call sys.exit, which would end the run without a word.
+        except (Exception, SystemExit) as error:
             raise RewardError(
                 f"reward '{name}': raised {type(error).__name__}: {error} (called with {len(rows)} samples)", samples
             ) from error
@@ -104,15 +105,13 @@ class RewardCalls:
                     f"reward '{name}': expected one number a sample, a tensor of shape [{len(rows)}], got "
                     f"{type(values).__name__}"
                 ) from None
-        if values.shape != (len(rows),) or values.is_complex():
-            advice = (
-                "return values[:, 0]"
-                if values.shape == (len(rows), 1)
-                else ("wrap a one-at-a-time function in fg.rewards.each")
-            )
+        if values.is_complex():
+            raise RewardError(f"reward '{name}': expected real numbers, got {values.dtype}; return the real part")
+        if values.shape != (len(rows),):
+            column = values.shape == (len(rows), 1)
+            advice = "return values[:, 0]" if column else "wrap a one-at-a-time function in fg.rewards.each"
             raise RewardError(
-                f"reward '{name}': expected shape [{len(rows)}] (one real number a sample), got {list(values.shape)} "
-                f"{values.dtype}; {advice}"
+                f"reward '{name}': expected shape [{len(rows)}] (one number a sample), got {list(values.shape)}; {advice}"
             )
         checked: Tensor = values.detach()[:real].to(rows.device, torch.float64)
         bad = torch.isnan(checked) | (checked == torch.inf)

@@ -9,6 +9,7 @@ close to: ``isoelectric_point@6.5`` is ``-|pI − 6.5|``. Spaces between terms d
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import sys
 import traceback
@@ -62,7 +63,14 @@ def resolve(text: str, *, context: Mapping[str, Reward] | None = None, chains: S
                 "joined as in plddt+0.1*charge"
             )
         weight = float(found["number"] or 1) * (-1 if found["sign"] == "-" else 1)
+        if math.isinf(weight):
+            raise ValueError(f"reward: the number in {found[0].strip()!r} is too large; write a finite one")
         terms.append((weight, _reward(found, extra, chains)))
+        if terms[-1][1].name in [term.name for _, term in terms[:-1]]:
+            raise ValueError(
+                f"reward: two terms of {text!r} are named {terms[-1][1].name!r}; add up their numbers, or rename one "
+                "function"
+            )
         position = found.end()
     if len(terms) == 1 and terms[0][0] == 1:
         return terms[0][1]
@@ -107,7 +115,7 @@ def _from_file(path: str, function: str) -> Reward:
     try:
         spec.loader.exec_module(module)
     # A user's file may raise anything, and the line that did is what helps.
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[spec.name]
         raise ValueError(f"reward: {source} fails to load{_line(error, source)}: {error!r}") from error
     value: Any = getattr(module, function, None)
@@ -119,7 +127,7 @@ def _from_file(path: str, function: str) -> Reward:
     return wrap(value, name=function)
 
 
-def _line(error: Exception, source: Path) -> str:
+def _line(error: BaseException, source: Path) -> str:
     if isinstance(error, SyntaxError):
         return f" (line {error.lineno})"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(source)]

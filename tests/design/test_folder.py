@@ -21,6 +21,12 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         RunFolder(tmp_path / "out")
 
 
+def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match=r"out: cannot create .*; name another folder"):
+        RunFolder(tmp_path / "notes.txt" / "run").claim("1UBI")
+
+
 def test_overwriting_deletes_the_files_of_a_run_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     (tmp_path / "report.html").write_text("old")

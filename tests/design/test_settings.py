@@ -29,12 +29,24 @@ from fastguide.design import DesignSettings
         ({"branch": 1}, "branch: expected a whole number of at least 2"),
         ({"fasta_style": "genbank"}, "fasta_style: unknown 'genbank'"),
         ({"reward": "  "}, "reward: expected a text such as 'plddt'"),
+        ({"threads": 100_000}, "threads: expected at most 1,024, got 100,000"),
+        ({"particles": 10**11}, "particles: expected at most 1,000,000"),
+        ({"alpha": 1e-320}, "alpha: 1e-320 is too small; give at least 1e-06"),
+        ({"temperature": 1e-30}, "temperature: 1e-30 is too small"),
+        ({"pdb": ""}, "pdb: an empty path; name a file"),
+        ({"out": ""}, "out: an empty path; name a folder"),
         ({"memory": "plenty"}, "memory: cannot read 'plenty'"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DesignSettings(**changes)
+
+
+@pytest.mark.parametrize("name", ["chain", "fix", "redesign", "tie", "pdb", "out"])
+def test_a_number_is_neither_a_selection_nor_a_path(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name}: expected a .*, got int"):
+        DesignSettings(**{name: 3})  # type: ignore[arg-type]
 
 
 def test_the_guidance_has_the_settings() -> None:

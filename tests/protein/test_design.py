@@ -35,7 +35,7 @@ def test_everything_is_designed_by_default(dimer):
     assert design.header() == "10 designed, 0 fixed, 0 tied, 0 biased, 0 omitted, 0 without backbone"
 
 
-@pytest.mark.parametrize("chains", ["B", ["B"], ("B",)])
+@pytest.mark.parametrize("chains", ["B", " B ", ["B"], ("B",)])
 def test_other_chains_are_context(chains, dimer):
     design = Design.create(dimer, chains=chains)
     assert names(design.output, dimer) == names(design.free, dimer) == "B101 B102 B103 B104"
@@ -235,6 +235,8 @@ def test_any_ties_partition_the_free_residues(tie, fix, dimer):
         ({"chains": "D"}, "has no such chain; it has A, B, C"),
         ({"chains": []}, "chains: none given"),
         ({"chains": "A", "redesign": "A1,B101"}, "redesign: B101 is in chain B, which is not designed"),
+        ({"tie": "A,B"}, "tie: 'A,B' would make all 8 residues one amino acid; write A=B"),
+        ({"bias": "A=1e39"}, "bias: A=1e39: expected a number of logit units"),
         ({"tie": "A=C"}, r"tie: 'A=C' ties selections of different lengths \(A 4, C 2 residues\)"),
         ({"tie": "A=B", "fix": "A1"}, "tie: B101 is tied to A1, which is fixed; fix B101 as well"),
         ({"tie": "A=B", "chains": "A"}, "A1 is tied to B101, which is in a chain that is not designed"),

@@ -60,6 +60,22 @@ def test_collapsed_lineages_are_an_alarm() -> None:
     assert run_alarms(replace(run, unique_ancestors=unique)) == []
 
 
+def test_a_single_ancestor_is_an_alarm_however_few_the_particles() -> None:
+    run = run_data(particles=8, steps=10)
+    unique = run.unique_ancestors.copy()
+    unique[-1] = 1
+    (text,) = run_alarms(replace(run, unique_ancestors=unique))
+    assert "Only 1 of the 8 particles of the first step has a descendant" in text
+
+
+def test_weights_that_rest_on_one_sample_are_an_alarm() -> None:
+    run = run_data()
+    weights = np.full(run.particles, 0.01 / (run.particles - 1))
+    weights[3] = 0.99
+    (text,) = run_alarms(replace(run, weights=weights))
+    assert f"1.0 effective samples of {run.particles}" in text
+
+
 def test_repeated_samples_are_an_alarm() -> None:
     run = run_data()
     (text,) = run_alarms(replace(run, distinct=15))

@@ -93,7 +93,7 @@ def test_a_function_of_a_file(own_file, random_tokens):
         ("2gravy", "cannot read '2gravy'"),
         ("gravy*2", r"cannot read 'gravy\*2'"),
         ("nll@3", "only isoelectric_point, .* take a target"),
-        ("gravy+gravy", "two rewards are named 'gravy'"),
+        ("gravy+gravy", "two terms of .* are named 'gravy'"),
         ("score.py", "cannot read 'score.py'"),
     ],
 )

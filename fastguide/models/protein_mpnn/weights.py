@@ -50,7 +50,7 @@ def find_weights(weights: str | os.PathLike[str], soluble: bool) -> Path:
         ValueError: there is no such file.
     """
     given = Path(weights)
-    if given.suffix == ".pt" or given.name != os.fspath(weights):
+    if given.suffix == ".pt" or given.name != os.fspath(weights) or given.is_file():
         if soluble:
             raise ValueError("soluble: chooses among the packaged weights; leave it out when weights is a path")
         if not given.is_file():

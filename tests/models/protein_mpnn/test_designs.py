@@ -144,7 +144,7 @@ class TestWeights:
         x = torch.full((1, 46), MASK)
         assert not torch.equal(few(x).logits, ProteinMPNN(design(crambin))(x).logits)
 
-    def test_unknown_weights_are_refused(self, tmp_path):
+    def test_what_is_no_weight_file_is_refused(self, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="no 'v_48_999'; choose one of v_48_002, v_48_010, v_48_020, v_48_030"):
             ProteinMPNN(weights="v_48_999")
         with pytest.raises(ValueError, match="there is no file"):
@@ -154,6 +154,10 @@ class TestWeights:
         (tmp_path / "noise.pt").write_bytes(b"noise")
         with pytest.raises(ValueError, match="is not a ProteinMPNN weight file"):
             ProteinMPNN(weights=tmp_path / "noise.pt")
+        (tmp_path / "noise").write_bytes(b"noise")
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ValueError, match="noise is not a ProteinMPNN weight file"):
+            ProteinMPNN(weights="noise")
         torch.save({"state": 1}, tmp_path / "other.pt")
         with pytest.raises(ValueError, match="is not a ProteinMPNN weight file"):
             ProteinMPNN(weights=tmp_path / "other.pt")
