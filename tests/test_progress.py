@@ -1,4 +1,6 @@
 import io
+import sys
+import types
 
 import pytest
 
@@ -59,3 +61,30 @@ def test_false_is_silent(capsys):
 def test_anything_else_is_refused():
     with pytest.raises(TypeError, match="progress"):
         make_progress("bar")
+
+
+def test_a_notebook_gets_one_line_updated_in_place(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, data, raw):
+            shown.append(data["text/plain"])
+
+    def display(data, raw, display_id):
+        shown.append(data["text/plain"])
+        return Handle()
+
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    module = types.ModuleType("IPython.display")
+    module.display = display
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    bar = make_progress(True)
+    for second in (0.2, 0.4, 1.5, 1.6):
+        now[0] = second
+        bar(STATUS)
+    bar(STATUS._replace(step=12))
+    bar.close()
+    assert [line.count("step") for line in shown] == [0, 1, 1]
