@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastguide import ops
-from fastguide.memory import Memory
+from fastguide.memory import Memory, fixed_batches
 from fastguide.models.protocol import Denoiser, Prediction, State, cat_states, state_bytes
 
 
@@ -59,7 +59,6 @@ class Predictor:
     device: torch.device
     computed: int = 0
     recomputed: int = 0
-    seconds: float = 0.0
     _limit: int = field(init=False)
     _state_bytes: int = field(default=0, init=False)
 
@@ -100,14 +99,10 @@ class Predictor:
         if self.denoiser.batch_invariant or self.memory.ragged:
             return self._checked(self.denoiser(tokens, self._times(len(tokens), time), state, rows), len(tokens))
         parts = []
-        for start in range(0, len(tokens), self.call_rows):
-            x, r = tokens[start : start + self.call_rows], rows[start : start + self.call_rows]
-            real = len(x)
-            if real < self.call_rows:
-                x = torch.cat([x, x[-1:].expand(self.call_rows - real, -1)])
-                r = torch.cat([r, r[-1:].expand(self.call_rows - real)])
-            out = self._checked(self.denoiser(x, self._times(len(x), time), state, r), len(x))
-            kept = self.denoiser.move(out.state, torch.arange(real, device=x.device)) if real < len(x) else out.state
+        for index, real in fixed_batches(len(tokens), self.call_rows, tokens.device):
+            n = len(index)
+            out = self._checked(self.denoiser(tokens[index], self._times(n, time), state, rows[index]), n)
+            kept = self.denoiser.move(out.state, torch.arange(real, device=tokens.device)) if real < n else out.state
             parts.append(Prediction(out.logits[:real], kept))
         return _join(parts)
 
@@ -130,14 +125,8 @@ class Predictor:
 
     def batches(self, frontier: Frontier, index: Tensor) -> Iterator[tuple[Tensor, Prediction]]:
         """Yield ``(part of index, prediction of those distinct states)``, a micro-batch at a time."""
-        kept = frontier.prediction
-        size = self.micro_batch if kept is None else max(1, len(index))
-        for start in range(0, len(index), size):
-            part = index[start : start + size]
-            if kept is None:
-                yield part, self.call(frontier.tokens[part], frontier.time, frontier.parents, frontier.rows[part])
-            else:
-                yield part, Prediction(kept.logits, kept.state)
+        for part in torch.split(index, self.micro_batch):
+            yield part, self.call(frontier.tokens[part], frontier.time, frontier.parents, frontier.rows[part])
 
     def look_ahead(self, frontier: Frontier, clean: Callable[[Tensor, Tensor, Tensor], Tensor] | None) -> Tensor | None:
         """Predict every distinct state; return the estimates ``clean(tokens, logits, problem)`` ``[U, L]``, if asked.

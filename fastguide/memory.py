@@ -4,9 +4,31 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def fixed_batches(n: int, size: int, device: torch.device) -> Iterator[tuple[Tensor, int]]:
+    """Yield ``(rows, real)`` that cut ``n`` rows into calls of exactly ``size``.
+
+    ``rows`` is ``[size]`` int64; the first ``real`` of them are new, and the last call repeats its last row to be full.
+    """
+    for start in range(0, n, size):
+        rows = torch.arange(start, start + size, device=device).clamp_(max=n - 1)
+        yield rows, min(size, n - start)
+
+
+def total_bytes() -> int:
+    """Return the bytes of the machine's memory, or 4 GiB where it does not tell."""
+    names = getattr(os, "sysconf_names", {})
+    if not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
+        return 4 << 30
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def available_bytes() -> int:
@@ -18,7 +40,7 @@ def available_bytes() -> int:
                     return int(line.split()[1]) * 1024
     except OSError:
         pass
-    return int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES")) // 2
+    return total_bytes() // 2
 
 
 def parse_bytes(text: str) -> int:

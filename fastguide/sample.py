@@ -106,7 +106,6 @@ class _Problem:
 
     condition: Any
     reward: RewardCalls
-    decode: Callable[[Tensor], Any]
     length: int
 
 
@@ -152,7 +151,9 @@ class _Run:
         self.lengths = self._check_lengths(lengths, conditions)
         call_rows = memory.call_rows or min(DEFAULT_CALL_ROWS, particles * guidance.branch)
         self.predictor = Predictor(self.denoiser, process.length, process.vocab, memory, call_rows, device)
+        self.counts = (0, 0, 0)
         self.problems, self.problem_of = self._gather(reward, decode, conditions, call_rows)
+        self.problem_lengths = torch.tensor([p.length for p in self.problems], device=device)
         self.problem = torch.tensor(self.problem_of, device=device).repeat_interleave(particles)
         self.x = process.prior(groups * particles, self._expand_init(x_init, groups, particles), device)
 
@@ -199,7 +200,7 @@ class _Run:
                 numbers[key] = len(problems)
                 seen = d or partial(self.denoiser.decode, condition=c)
                 calls = RewardCalls(wrap_reward(r), seen, call_rows, memory.ragged, memory.merge, memory.remember)
-                problems.append(_Problem(c, calls, seen, length))
+                problems.append(_Problem(c, calls, length))
             problem_of.append(numbers[key])
         return problems, tuple(problem_of)
 
@@ -214,11 +215,8 @@ class _Run:
         return out
 
     def _clean(self, tokens: Tensor, logits: Tensor, problem: Tensor) -> Tensor:
-        lengths = None if self.lengths is None else self._problem_lengths()[problem]
+        lengths = None if self.lengths is None else self.problem_lengths[problem]
         return self.value.clean(self.process, tokens, logits, bias=self.bias, lengths=lengths)
-
-    def _problem_lengths(self) -> Tensor:
-        return torch.tensor([p.length for p in self.problems], device=self.device)
 
     def _draw(self, step: int) -> Callable[..., Tensor]:
         """Return the function that draws the children of particles ``which`` of the step; None means all, in order."""
@@ -307,7 +305,13 @@ class _Run:
         parents, ancestors = ancestry.append(chosen)
         finite = state.values > -torch.inf
         mean = torch.where(finite, state.values, 0.0).sum(1) / finite.sum(1)
-        computed = sum(p.reward.computed for p in self.problems)
+        counts = (
+            self.predictor.computed,
+            self.predictor.recomputed,
+            sum(p.reward.computed for p in self.problems),
+        )
+        denoiser_rows, recomputed_rows, reward_rows = (now - was for now, was in zip(counts, self.counts, strict=True))
+        self.counts = counts
         seconds = timer.lap()
         trace.append(
             TraceStep(
@@ -321,9 +325,9 @@ class _Run:
                 values_mean=mean,
                 values_max=state.values.amax(1),
                 distinct=len(frontier.tokens),
-                denoiser_rows=self.predictor.computed - sum(t.denoiser_rows for t in trace),
-                recomputed_rows=self.predictor.recomputed - sum(t.recomputed_rows for t in trace),
-                reward_rows=computed - sum(t.reward_rows for t in trace),
+                denoiser_rows=denoiser_rows,
+                recomputed_rows=recomputed_rows,
+                reward_rows=reward_rows,
                 seconds=sum(seconds.values()),
                 seconds_denoiser=seconds.get("denoiser", 0.0),
                 seconds_reward=seconds.get("reward", 0.0),
@@ -350,7 +354,7 @@ class _Run:
             lengths=self.lengths,
             problems=self.problem_of,
             seconds=seconds,
-            decode=tuple(self.problems[i].decode for i in self.problem_of),
+            decode=tuple(self.problems[i].reward.decode for i in self.problem_of),
             _replay=lambda group, particle: self._replay(ancestry, group, particle),
         )
 

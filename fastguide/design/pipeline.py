@@ -6,7 +6,6 @@ done yet.
 
 from __future__ import annotations
 
-import math
 import platform
 import sys
 import time
@@ -174,7 +173,7 @@ class DesignRun:
 
     def _sample(self, guidance: Guidance, particles: int, seed: int, label: str) -> Result:
         s = self.settings
-        with _display(s.progress, label, guidance.uses_values) as show:
+        with _display(s.progress, label) as show:
             return sample(
                 self.process,
                 self.model,
@@ -383,19 +382,12 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _display(
-    progress: bool | Callable[[Status], object], label: str, values: bool
-) -> Iterator[bool | Callable[[Status], object]]:
+def _display(progress: bool | Callable[[Status], object], label: str) -> Iterator[bool | Callable[[Status], object]]:
     if not isinstance(progress, bool) or not progress:
         yield progress
         return
     display = make_progress(True, label=label)
-
-    def show(status: Status) -> None:
-        # Without guidance nothing is valued on the way, and a best of 0 would say nothing.
-        display(status if values else status._replace(best=-math.inf))
-
     try:
-        yield show
+        yield display
     finally:
         display.close()

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
+from fastguide.design.report import DesignReport
 from fastguide.report.data import Estimate
 from fastguide.report.numbers import show, show_estimate
-
-if TYPE_CHECKING:
-    from fastguide.design.report import DesignReport
 
 ROLES = {"reward": "optimised", "part": "part", "held-out": "held out", "model": "model", "information": ""}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastguide import ops
 from fastguide.errors import RewardError
+from fastguide.memory import fixed_batches
 from fastguide.rewards.protocol import Reward
 
 MEMORY_ROWS = 2**21
@@ -32,7 +33,6 @@ class RewardCalls:
 
     Attributes:
         computed: samples evaluated so far, padding not counted.
-        asked: values asked for so far.
     """
 
     reward: Reward
@@ -42,12 +42,10 @@ class RewardCalls:
     merge: bool = True
     remember: bool = True
     computed: int = 0
-    asked: int = 0
     _memory: dict[bytes, float] = field(default_factory=dict)
 
     def __call__(self, x0: Tensor) -> Tensor:
         """Return ``[n]`` float64 rewards of clean samples ``[n, L]``."""
-        self.asked += len(x0)
         if not (self.merge and self.reward.deterministic):
             return self._evaluate(x0.clone())  # a reward may write into what it is given
         merged = ops.unique(x0)
@@ -74,12 +72,8 @@ class RewardCalls:
         if self.reward.batch_invariant or self.ragged:
             return self._call(rows, len(rows))
         parts = []
-        for start in range(0, len(rows), self.call_rows):
-            x = rows[start : start + self.call_rows]
-            real = len(x)
-            if real < self.call_rows:
-                x = torch.cat([x, x[-1:].expand(self.call_rows - real, -1)])
-            parts.append(self._call(x, real))
+        for index, real in fixed_batches(len(rows), self.call_rows, rows.device):
+            parts.append(self._call(rows[index], real))
         return torch.cat(parts)
 
     def _call(self, rows: Tensor, real: int) -> Tensor:

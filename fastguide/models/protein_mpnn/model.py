@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastguide.memory import total_bytes
 from fastguide.models.protein_mpnn.condition import Condition, Layout
 from fastguide.models.protein_mpnn.decoder import MASK, MASKED
 from fastguide.models.protein_mpnn.layers import inference
@@ -74,7 +75,7 @@ class ProteinMPNN(Denoiser):
         if cache not in (True, False, "auto"):
             raise ValueError(f"cache: expected True, False or 'auto', got {cache!r}")
         self.cache = cache
-        self.memory = _memory() // 4
+        self.memory = total_bytes() // 4
         self._weights = load_weights(find_weights(weights, soluble))
         self._layouts: list[Layout] = []
         self._conditions: OrderedDict[int, Condition] = OrderedDict()
@@ -118,7 +119,8 @@ class ProteinMPNN(Denoiser):
         blank = self._condition(index).blank
         width = max(len(layout.columns) for layout in self._layouts)
         blank = F.pad(blank, (0, 0, 0, width - blank.shape[2]))
-        if self.cache is True or (self.cache == "auto" and 4 * n * blank.nbytes < _memory()):
+        # Of the memory in all, not of what is free now: groups of one run have to come to the same decision.
+        if self.cache is True or (self.cache == "auto" and 4 * n * blank.nbytes < total_bytes()):
             state["keys"] = blank.repeat(n, 1, 1, 1)
         return state
 
@@ -282,14 +284,3 @@ def _check_tokens(name: str, tokens: Tensor, length: int) -> None:
         raise ValueError(f"{name}: expected int64 [n, {length}], got {tokens.dtype} {list(tokens.shape)}")
     if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) <= MASK:
         raise ValueError(f"{name}: expected tokens 0..{MASK}, got {int(tokens.min())}..{int(tokens.max())}")
-
-
-def _memory() -> int:
-    """Return the bytes of the machine's memory, or 4 GiB where it does not tell.
-
-    Not the bytes that are free at this moment: groups of one run have to come to the same decision.
-    """
-    names = getattr(os, "sysconf_names", {})
-    if not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
-        return 4 << 30
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
