@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -253,17 +254,7 @@ class DesignRun:
         further = [c for c in self.scores.columns if c.key not in ("reward", "nll")]
         values = {column.key: column.evaluate(tokens).tolist() for column in further}
         scored = [
-            DesignRow(
-                rank=row.rank,
-                name=row.name,
-                tokens=row.tokens,
-                reward=row.reward,
-                log_weight=row.log_weight,
-                scores={key: column[i] for key, column in values.items()},
-                nll=nll[i],
-                recovery=row.recovery,
-                mutations=row.mutations,
-            )
+            replace(row, scores={key: column[i] for key, column in values.items()}, nll=nll[i])
             for i, row in enumerate(rows)
         ]
         confidence = torch.exp(-residues.mean(dim=0)).tolist()
