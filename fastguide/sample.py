@@ -15,7 +15,7 @@ from fastguide.ancestry import Ancestry
 from fastguide.errors import DegenerateWeights
 from fastguide.frontier import Frontier, Predictor
 from fastguide.guidance.protocol import Guidance
-from fastguide.memory import Memory, resolve_memory
+from fastguide.memory import Memory, default_call_rows, resolve_memory
 from fastguide.models.protocol import Denoiser, cat_states
 from fastguide.models.protocol import wrap as wrap_denoiser
 from fastguide.processes.masked import MaskedProcess
@@ -27,8 +27,6 @@ from fastguide.rewards.protocol import wrap as wrap_reward
 from fastguide.steering import Steering
 from fastguide.trace import Trace, TraceStep
 from fastguide.values.posterior_mean import PosteriorMean
-
-DEFAULT_CALL_ROWS = 64
 
 
 def sample(
@@ -149,7 +147,9 @@ class _Run:
         conditions = _per_group("condition", condition, groups)
         self.bias = self._check_bias(bias)
         self.lengths = self._check_lengths(lengths, conditions)
-        call_rows = memory.call_rows or min(DEFAULT_CALL_ROWS, particles * guidance.branch)
+        call_rows = memory.call_rows or default_call_rows(
+            particles * guidance.branch, 4 * process.length * process.vocab
+        )
         self.predictor = Predictor(self.denoiser, process.length, process.vocab, memory, call_rows, device)
         self.counts = (0, 0, 0)
         self.problems, self.problem_of = self._gather(reward, decode, conditions, call_rows)
