@@ -7,6 +7,7 @@
 #include <omp.h>
 
 #include "core/seed.h"
+#include "cpu/pages.h"
 #include "cpu/row.h"
 
 namespace fg::FG_LEVEL {
@@ -23,6 +24,8 @@ struct Memory {
   Memory(void* stack, std::int64_t bytes) : data(stack) {
     if (bytes > kStack)
       data = heap = std::aligned_alloc(64, static_cast<std::size_t>((bytes + 63) / 64 * 64));
+    if (heap != nullptr && bytes > 2 * kHugePage)
+      advise_huge_pages(heap, bytes);
   }
   Memory(const Memory&) = delete;
   ~Memory() { std::free(heap); }
