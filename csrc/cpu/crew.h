@@ -2,13 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 
 #include <omp.h>
 
 #include "core/seed.h"
-#include "cpu/pages.h"
 #include "cpu/row.h"
+#include "cpu/scratch.h"
 
 namespace fg::FG_LEVEL {
 namespace {
@@ -23,12 +22,10 @@ struct Memory {
 
   Memory(void* stack, std::int64_t bytes) : data(stack) {
     if (bytes > kStack)
-      data = heap = std::aligned_alloc(64, static_cast<std::size_t>((bytes + 63) / 64 * 64));
-    if (heap != nullptr && bytes > 2 * kHugePage)
-      advise_huge_pages(heap, bytes);
+      data = heap = borrow_scratch(bytes);
   }
   Memory(const Memory&) = delete;
-  ~Memory() { std::free(heap); }
+  ~Memory() { return_scratch(heap); }
 };
 
 // The least value that threads report, or -1.

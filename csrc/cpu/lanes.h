@@ -4,12 +4,9 @@
 
 #include <cstdint>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include "core/exp.h"
 #include "core/philox.h"
+#include "cpu/intrinsics.h"
 
 namespace fg::FG_LEVEL {
 
