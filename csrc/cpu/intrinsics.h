@@ -1,7 +1,7 @@
 // The intrinsics that a SIMD level may use.
 #pragma once
 
-#if defined(FG_LEVEL_avx512)
+#if defined(__x86_64__)
 // gcc 12 warns of the deliberately undefined operand inside its own intrinsics.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"

@@ -187,7 +187,7 @@ std::int64_t each_prefix(const Real* x, std::int64_t n, std::int32_t exponent, s
   return _mm_cvtsi128_si64(_mm512_castsi512_si128(carry));
 }
 
-inline void store(std::int64_t* to, std::int64_t i, std::int64_t n, __m512i v) {
+inline void store_weights(std::int64_t* to, std::int64_t i, std::int64_t n, __m512i v) {
   if (i + 8 <= n)
     _mm512_storeu_si512(to + i, v);
   else if (i < n)
@@ -204,7 +204,7 @@ void sum_weights(const Real* x, std::int64_t n, BlockWeight& block, std::int64_t
   if (prefixes != nullptr) {
     block.sum = each_prefix(x, n, block.exponent, 0, [&](std::int64_t i, __m512i w, __m512i prefix) {
       square(w);
-      store(prefixes, i, n, prefix);
+      store_weights(prefixes, i, n, prefix);
     });
   } else {
     each_weight(x, n, block.exponent, [&](std::int64_t, const auto& registers) {
@@ -222,7 +222,7 @@ template <typename Real>
 std::int64_t cumulate(const Real* x, std::int64_t n, std::int32_t exponent, std::int64_t before,
                       std::int64_t* prefixes) {
   return each_prefix(x, n, exponent, before,
-                     [&](std::int64_t i, __m512i, __m512i prefix) { store(prefixes, i, n, prefix); });
+                     [&](std::int64_t i, __m512i, __m512i prefix) { store_weights(prefixes, i, n, prefix); });
 }
 
 #else
