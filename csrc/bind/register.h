@@ -5,6 +5,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include "bind/process.h"
 #include "cpu/dispatch.h"
 
 namespace fg {
@@ -18,10 +19,18 @@ template <typename T> T* pointer(std::uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-// Runs a kernel without the interpreter lock and returns (code, first offending index).
-template <typename Args> std::pair<int, std::int64_t> run(Status (*kernel)(const Args&), const Args& args) {
-  pybind11::gil_scoped_release unlocked;
-  const Status status = kernel(args);
+// Runs a kernel without the interpreter lock and returns (code, first offending index); throws what a signal
+// handler raised meanwhile.
+template <typename Args> std::pair<int, std::int64_t> run(Status (*kernel)(const Args&), Args args) {
+  if (forked())
+    args.threads = 1;
+  Status status;
+  {
+    pybind11::gil_scoped_release unlocked;
+    status = kernel(args);
+  }
+  if (status.code == Code::interrupted)
+    throw pybind11::error_already_set();
   return {static_cast<int>(status.code), status.index};
 }
 

@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "core/categorical.h"
+#include "cpu/interrupt.h"
 #include "cpu/lanes.h"
 #include "cpu/open_positions.h"
 #include "cpu/token_row.h"
@@ -114,6 +115,7 @@ FG_HD void make_words(Draws& draws, std::int64_t from, std::uint64_t key, const 
 // The arguments with the types of the tokens and logits known.
 template <typename Token, typename Logit> struct Task {
   const MaskedArgs& a;
+  Interrupt& interrupt;
   const Token* tokens = static_cast<const Token*>(a.tokens);
   Token* children = static_cast<Token*>(a.children);
   std::int64_t per_group = a.particles / a.groups;
@@ -144,7 +146,7 @@ template <typename Token, typename Logit> struct Task {
     const std::uint64_t key = static_cast<std::uint64_t>(a.seeds[group]);
     const std::uint32_t slot = static_cast<std::uint32_t>(number * a.branch);
     const std::int64_t length = a.lengths ? a.lengths[group] : a.length;
-    for (std::int64_t chunk = 0; 64 * chunk < length; ++chunk) {
+    for (std::int64_t chunk = 0; 64 * chunk < length && !interrupt.requested(); ++chunk) {
       const int n = length - 64 * chunk < 64 ? static_cast<int>(length - 64 * chunk) : 64;
       bool strange = false;
       const std::uint64_t open = masked(from + 64 * chunk, n, a.vocab, strange);
@@ -240,7 +242,8 @@ std::uint64_t* child_bits(const MaskedArgs& a) {
 constexpr std::int64_t kDrawsTogether = 64;
 
 template <typename Row, typename Token, typename Logit> Status step_narrow(const MaskedArgs& a, int threads) {
-  const Task<Token, Logit> task{a};
+  Interrupt interrupt;
+  const Task<Token, Logit> task{a, interrupt};
   Outcome outcome;
 #pragma omp parallel num_threads(threads)
   {
@@ -257,6 +260,8 @@ template <typename Row, typename Token, typename Logit> Status step_narrow(const
     };
 #pragma omp for schedule(static)
     for (std::int64_t p = 0; p < a.particles; ++p) {
+      if (interrupt.requested())
+        continue;
       if (p / task.per_group != group || draws.count >= kDrawsTogether)
         draw_listed();
       group = p / task.per_group;
@@ -267,7 +272,7 @@ template <typename Row, typename Token, typename Logit> Status step_narrow(const
 #pragma omp critical(fastguide_masked_step)
     outcome.add(mine);
   }
-  return outcome.status();
+  return interrupt.requested() ? Status{Code::interrupted, -1} : outcome.status();
 }
 
 // The draws of all threads, ordered by row.
@@ -315,7 +320,8 @@ struct SortedDraws {
 };
 
 template <typename Token, typename Logit> Status step_wide(const MaskedArgs& a, int threads) {
-  const Task<Token, Logit> task{a};
+  Interrupt interrupt;
+  const Task<Token, Logit> task{a, interrupt};
   Outcome outcome;
   Draws* parts = new Draws[static_cast<std::size_t>(threads)];
 #pragma omp parallel num_threads(threads)
@@ -326,6 +332,8 @@ template <typename Token, typename Logit> Status step_wide(const MaskedArgs& a, 
 #pragma omp for schedule(static)
     for (int t = 0; t < threads; ++t) {
       for (std::int64_t p = a.particles * t / threads; p < a.particles * (t + 1) / threads; ++p) {
+        if (interrupt.requested())
+          break;
         const std::int64_t listed = parts[t].count;
         mine.short_of_memory = mine.short_of_memory || !task.reveal(p, parts[t], bits, mine.ranges);
         make_words(parts[t], listed, static_cast<std::uint64_t>(a.seeds[p / task.per_group]), a);
@@ -338,6 +346,8 @@ template <typename Token, typename Logit> Status step_wide(const MaskedArgs& a, 
   const SortedDraws sorted(parts, threads, a.states * a.length);
   delete[] parts;
   outcome.short_of_memory |= !sorted.complete;
+  if (interrupt.requested())
+    return {Code::interrupted, -1};
   if (outcome.status().code != Code::ok)
     return outcome.status();
 
@@ -351,7 +361,7 @@ template <typename Token, typename Logit> Status step_wide(const MaskedArgs& a, 
     WideRow<Logit> row(shares, exponents);
 #pragma omp for schedule(dynamic, 2)
     for (std::int64_t r = 0; r < sorted.rows; ++r) {
-      if (!mine.short_of_memory)
+      if (!mine.short_of_memory && !interrupt.requested())
         task.draw(row, sorted.data + sorted.starts[r], sorted.data + sorted.starts[r + 1], mine.rows);
     }
     std::free(shares);
@@ -359,7 +369,7 @@ template <typename Token, typename Logit> Status step_wide(const MaskedArgs& a, 
 #pragma omp critical(fastguide_masked_step)
     outcome.add(mine);
   }
-  return outcome.status();
+  return interrupt.requested() ? Status{Code::interrupted, -1} : outcome.status();
 }
 
 // A team of threads costs some microseconds: not for less work than that.
