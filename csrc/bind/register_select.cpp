@@ -49,14 +49,11 @@ PyObject* select(PyObject*, PyObject* const* values, Py_ssize_t count) {
     PyErr_SetString(PyExc_ValueError, "out: its tensors must not overlap log_weights or each other");
     return nullptr;
   }
-  Status status;
   // Giving the lock away and taking it back would be a tenth of a small call.
-  if (args.groups * args.parents * (args.items + args.draws) > kKeepLock) {
-    const pybind11::gil_scoped_release unlocked;
-    status = kernels().select(args);
-  } else {
-    status = kernels().select(args);
-  }
+  const bool small = args.groups * args.parents * (args.items + args.draws) <= kKeepLock;
+  const Status status = launch(kernels().select, args, small);
+  if (status.code == Code::interrupted)
+    return nullptr; // what the signal handler raised is set
   return pybind11::make_tuple(static_cast<int>(status.code), status.index).release().ptr();
 }
 
