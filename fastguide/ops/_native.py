@@ -86,6 +86,28 @@ def move(
     )
 
 
+_STATE_TYPES = {torch.float32: 0, torch.float64: 1, torch.uint8: 2, torch.int32: 3, torch.int64: 4}
+
+
+def evaluate(
+    kind: int, states: Tensor, parameters: Sequence[Tensor], settings: Sequence[int], out: Tensor
+) -> tuple[int, int]:
+    """Write the values ``out`` ``[rows]`` of contiguous states ``[rows, columns]``; see ``csrc/cpu/evaluate.h``."""
+    rows, columns = states.shape
+    parameters = [p.contiguous() for p in parameters]
+    return _cpu.evaluate(
+        kind,
+        states.data_ptr(),
+        _STATE_TYPES[states.dtype],
+        rows,
+        columns,
+        [p.data_ptr() for p in parameters],
+        settings,
+        out.data_ptr(),
+        config.threads(),
+    )
+
+
 _LOGIT_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
