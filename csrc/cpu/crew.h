@@ -7,6 +7,7 @@
 #include <omp.h>
 
 #include "core/seed.h"
+#include "cpu/pages.h"
 #include "cpu/row.h"
 
 namespace fg::FG_LEVEL {
@@ -23,6 +24,8 @@ struct Memory {
   Memory(void* stack, std::int64_t bytes) : data(stack) {
     if (bytes > kStack)
       data = heap = std::aligned_alloc(64, static_cast<std::size_t>((bytes + 63) / 64 * 64));
+    if (heap != nullptr && bytes > 2 * kHugePage)
+      advise_huge_pages(heap, bytes);
   }
   Memory(const Memory&) = delete;
   ~Memory() { std::free(heap); }
@@ -35,10 +38,11 @@ inline void keep_first(std::int64_t& first, std::int64_t found) {
 }
 
 // Calls visit(team, row, workspace) for every row: large rows one after the other by all threads, small ones
-// by a thread each. `visit` returns a Status on every thread of the team.
-template <typename Visit>
+// by a thread each. `visit` returns a Status on every thread of the team. Before a small row, visit_some(row,
+// last) may do some of [row, last) its own way, without complaint about any; it returns how many.
+template <typename Visit, typename VisitSome>
 Status each_row(std::int64_t rows, std::int64_t items, std::int64_t draws, Rule rule, bool slots, int threads,
-                Visit visit) {
+                Visit visit, VisitSome visit_some) {
   const std::int64_t work = rows * (items + draws);
   std::int64_t wanted = work / kWorthAThread;
   wanted = wanted < threads ? wanted : threads;
@@ -62,6 +66,10 @@ Status each_row(std::int64_t rows, std::int64_t items, std::int64_t draws, Rule 
     }
     const std::int64_t last = crew.last(rows);
     for (std::int64_t r = crew.first(rows); r < last; ++r) {
+      if (const std::int64_t done = visit_some(r, last)) {
+        r += done - 1;
+        continue;
+      }
       const Status status = visit(Team{}, r, (last - r) * draws, memory.data);
       if (status.code == Code::invalid_value)
         keep_first(own_invalid, status.index);

@@ -130,9 +130,32 @@ FG_HD ULongs multiply_low(ULongs a, std::uint32_t b) {
 #endif
 }
 
+// The same of two vectors.
+FG_HD ULongs multiply_low(ULongs a, ULongs b) {
+#if defined(FG_LEVEL_avx512)
+  return (ULongs)_mm512_maskz_mul_epu32(0xFF, (__m512i)a, (__m512i)b);
+#elif defined(FG_LEVEL_avx2)
+  return (ULongs)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__)
+  return (ULongs)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#else
+  return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
+#endif
+}
+// mulhi64 of csrc/core/integer.h a lane.
+FG_HD ULongs multiply_high(ULongs a, ULongs b) {
+  const ULongs a1 = a >> 32, b1 = b >> 32;
+  const ULongs middle = multiply_low(a1, b) + (multiply_low(a, b) >> 32);
+  const ULongs carry = multiply_low(a, b1) + (middle & 0xFFFFFFFFu);
+  return multiply_low(a1, b1) + (middle >> 32) + (carry >> 32);
+}
+
 // Philox4x32-10 on one counter a 64-bit lane. The low halves of w are the words, the high halves rubbish.
 struct WordLanes {
   ULongs w[4];
+
+  // The `half`-th (0 or 1) 64-bit word.
+  FG_HD ULongs word64(int half) const { return w[2 * half + 1] << 32 | (w[2 * half] & 0xFFFFFFFFu); }
 };
 FG_HD WordLanes philox_lanes(std::uint64_t key, ULongs c0, ULongs c1, ULongs c2, ULongs c3) {
   std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
@@ -141,6 +164,21 @@ FG_HD WordLanes philox_lanes(std::uint64_t key, ULongs c0, ULongs c1, ULongs c2,
     const ULongs p1 = multiply_low(c2, 0xCD9E8D57u);
     c0 = (p1 >> 32) ^ c1 ^ ulongs(k0);
     c2 = (p0 >> 32) ^ c3 ^ ulongs(k1);
+    c1 = p1;
+    c3 = p0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return {{c0, c1, c2, c3}};
+}
+// The same with one key a lane.
+FG_HD WordLanes philox_lanes(ULongs key, ULongs c0, ULongs c1, ULongs c2, ULongs c3) {
+  ULongs k0 = key & 0xFFFFFFFFu, k1 = key >> 32;
+  for (int round = 0; round < 10; ++round) {
+    const ULongs p0 = multiply_low(c0, 0xD2511F53u);
+    const ULongs p1 = multiply_low(c2, 0xCD9E8D57u);
+    c0 = (p1 >> 32) ^ c1 ^ k0;
+    c2 = (p0 >> 32) ^ c3 ^ k1;
     c1 = p1;
     c3 = p0;
     k0 += 0x9E3779B9u;

@@ -131,7 +131,8 @@ Status reweight_select(const ReweightSelectArgs& a) {
     return a.is_double ? reweight_select_group<double>(a, team, g, limit, workspace)
                        : reweight_select_group<float>(a, team, g, limit, workspace);
   };
-  return each_row(a.groups, a.items, a.items, a.rule, true, a.threads, visit);
+  const auto visit_none = [](std::int64_t, std::int64_t) -> std::int64_t { return 0; };
+  return each_row(a.groups, a.items, a.items, a.rule, true, a.threads, visit, visit_none);
 }
 
 } // namespace fg::FG_LEVEL

@@ -74,6 +74,23 @@ def on_cpu(name: str, x: Tensor) -> None:
         raise ValueError(f'{name}: backend "cpu" needs tensors on the CPU, got {x.device}; use backend="torch"')
 
 
+def output(name: str, x: object, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+    """Raise unless ``x`` is a tensor that a kernel can write as it is."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
+    if x.dtype is not dtype:
+        raise TypeError(f"{name}: expected {dtype}, got {x.dtype}")
+    if x.shape != shape:
+        raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(x.shape)}")
+    # A compiled function writes by copy_, which minds the flag of a negated view; it cannot ask for it.
+    if not x.is_contiguous() or (not torch.compiler.is_compiling() and x.is_neg()):
+        raise ValueError(f"{name}: expected a contiguous tensor, got strides {x.stride()}; pass its .contiguous()")
+    if x.device != device:
+        raise ValueError(f"{name}: expected a tensor on {device}, where the log-weights are, got {x.device}")
+    if x.requires_grad:
+        raise ValueError(f"{name}: requires gradients, which are not recorded; pass its .detach()")
+
+
 def position(flat: int, shape: torch.Size) -> str:
     """Return the index of element ``flat`` of a tensor ``[M]``, ``[G, M]`` or ``[G, P, M]`` in words."""
     names = {1: ("index",), 2: ("group", "index"), 3: ("group", "parent", "index")}[len(shape)]

@@ -67,6 +67,16 @@ def plain(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
+_HUGE_BYTES = 2**22
+
+
+def advise_huge_pages(*fresh: Tensor) -> None:
+    """Tell the system of tensors just allocated that are large and about to be written; see ``csrc/cpu/pages.h``."""
+    for x in fresh:
+        if x.nbytes >= _HUGE_BYTES:
+            _cpu.advise_huge_pages(x.data_ptr(), x.nbytes)
+
+
 def move(
     sources: Sequence[Tensor], targets: Sequence[Tensor], ancestors: Tensor, rows: int, in_place: bool
 ) -> tuple[int, int]:
@@ -245,7 +255,8 @@ def select(
     ess: Tensor,
 ) -> tuple[int, int]:
     """Select in each row of contiguous ``[M]``, ``[G, M]`` or ``[G, P, M]``; see ``csrc/cpu/select.h``."""
-    groups, parents, items = rows_of(log_weights.shape)
+    shape = log_weights.shape
+    groups, parents, items = (1, 1, shape[0]) if len(shape) == 1 else rows_of(shape)
     if seeds is not None:
         seeds = seeds.contiguous()
     return _cpu.select(
@@ -258,7 +269,7 @@ def select(
         rule,
         slots,
         0 if seeds is None else seeds.data_ptr(),
-        seed & 0xFFFFFFFFFFFFFFFF,
+        seed,
         step,
         ancestors.data_ptr(),
         log_mean_weight.data_ptr(),
