@@ -102,9 +102,8 @@ _STATE_TYPES = {torch.float32: 0, torch.float64: 1, torch.uint8: 2, torch.int32:
 def evaluate(
     kind: int, states: Tensor, parameters: Sequence[Tensor], settings: Sequence[int], out: Tensor
 ) -> tuple[int, int]:
-    """Write the values ``out`` ``[rows]`` of contiguous states ``[rows, columns]``; see ``csrc/cpu/evaluate.h``."""
+    """Write the values ``out`` ``[rows]`` of states ``[rows, columns]``, all contiguous; see ``csrc/cpu/evaluate.h``."""
     rows, columns = states.shape
-    parameters = [p.contiguous() for p in parameters]
     return _cpu.evaluate(
         kind,
         states.data_ptr(),
@@ -290,12 +289,15 @@ def reweight_select(
     seed: int,
     step: int,
     outputs: Sequence[Tensor],
+    value: tuple[int, Tensor, Sequence[Tensor], Sequence[int]] | None = None,
 ) -> tuple[int, int]:
     """Update weights and select; see ``csrc/cpu/select.h``.
 
     ``inputs``: log-weights, values, previous values, log-ratio and running values, contiguous ``[N]`` or ``[G, N]``.
     ``outputs``: log-weights, values, running values, ancestors, resampled, log-Z increment and effective sample size.
+    ``value``: kind, states ``[rows, columns]``, parameters and settings, as for `evaluate`; values are then written first.
     """
+    kind, states, parameters, settings = value or (-1, None, (), ())
     log_weights, running = inputs[0], inputs[4]
     assert log_weights is not None
     shape = log_weights.shape
@@ -317,5 +319,11 @@ def reweight_select(
         seed & 0xFFFFFFFFFFFFFFFF,
         step,
         *map(_address, outputs),
+        kind,
+        _address(states),
+        0 if states is None else _STATE_TYPES[states.dtype],
+        0 if states is None else states.shape[1],
+        [p.data_ptr() for p in parameters],
+        settings,
         config.threads(),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NoReturn, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -64,21 +64,12 @@ def evaluate(value: CompiledValue, states: Tensor, *, backend: str | None = None
         TypeError: a wrong dtype, or ``value`` is no compiled value.
         RewardError: a function raised, or returned NaN; ``.sample`` is the state.
     """
-    kind = getattr(value, "kind", None)
-    if kind not in KINDS:
-        raise TypeError(
-            f"value: expected one of fastguide.values.compiled or a function made by fastguide.value, got "
-            f"{type(value).__name__}"
-        )
-    check_states(value, states)
-    parameters, settings = value.arguments(states.dtype)
-    launch = _op if torch.compiler.is_compiling() else _launch
-    values: Tensor = launch(states, kind, parameters, settings, backend)
+    launch = _op if torch.compiler.is_compiling() else launch_evaluation
+    values: Tensor = launch(*prepare(value, states), backend)
     return values
 
 
-def check_states(value: CompiledValue, states: object) -> None:
-    """Raise unless ``states`` are what ``value`` takes."""
+def _check_states(value: CompiledValue, states: object) -> None:
     name = value.name
     if not isinstance(states, Tensor):
         raise TypeError(f"{name}: states: expected a torch.Tensor, got {type(states).__name__}; use torch.as_tensor")
@@ -94,8 +85,43 @@ def check_states(value: CompiledValue, states: object) -> None:
     value.check_columns(math.prod(states.shape[1:]))
 
 
-def _launch(states: Tensor, kind: str, parameters: list[Tensor], settings: list[int], backend: str | None) -> Tensor:
-    rows = _native.plain(states.detach()).view(len(states), math.prod(states.shape[1:]))
+class Evaluation(NamedTuple):
+    """A value and the states that it is wanted of, checked: what the registered operations take of them."""
+
+    states: Tensor
+    kind: str
+    parameters: list[Tensor]
+    settings: list[int]
+
+    def native(self) -> tuple[int, Tensor, list[Tensor], list[int]]:
+        """Return the number of the kind, states ``[rows, columns]``, parameters and settings as the kernels read them."""
+        states, kind, parameters, settings = self
+        if kind == "function":
+            settings = [_functions.find(settings[0]).address]
+        return KINDS.index(kind), _rows(states), [p.contiguous() for p in parameters], settings
+
+
+def _rows(states: Tensor) -> Tensor:
+    return _native.plain(states.detach()).view(len(states), math.prod(states.shape[1:]))
+
+
+def prepare(value: CompiledValue, states: Tensor) -> Evaluation:
+    """Check a value and its states."""
+    kind = getattr(value, "kind", None)
+    if kind not in KINDS:
+        raise TypeError(
+            f"value: expected one of fastguide.values.compiled or a function made by fastguide.value, got "
+            f"{type(value).__name__}"
+        )
+    _check_states(value, states)
+    return Evaluation(states, kind, *value.arguments(states.dtype))
+
+
+def launch_evaluation(
+    states: Tensor, kind: str, parameters: list[Tensor], settings: list[int], backend: str | None
+) -> Tensor:
+    """Compute the values ``[N]`` of an `Evaluation`."""
+    rows = _rows(states)
     function = _functions.find(settings[0]) if kind == "function" else None
     if config.choose_backend(states.device, backend) == "torch" and (function is None or function.python is not None):
         return _refer(rows, kind, [p.to(states.device) for p in parameters], settings, function)
@@ -103,9 +129,7 @@ def _launch(states: Tensor, kind: str, parameters: list[Tensor], settings: list[
     out = torch.empty(len(rows), dtype=torch.float32)
     if len(rows) == 0:
         return out
-    if function is not None:
-        settings = [function.address]
-    code, index = _native.evaluate(KINDS.index(kind), rows, parameters, settings, out)
+    code, index = _native.evaluate(*Evaluation(rows, kind, parameters, settings).native(), out)
     if code == _native.OUT_OF_MEMORY:
         raise MemoryError("evaluate: no memory for its workspace; evaluate fewer columns or a narrower network")
     if code == _native.OUT_OF_RANGE:
@@ -187,5 +211,7 @@ def _fake(states: Tensor, kind: str, parameters: list[Tensor], settings: list[in
 
 
 _op = _library.register(
-    "evaluate(Tensor states, str kind, Tensor[] parameters, int[] settings, str? backend) -> Tensor", _launch, _fake
+    "evaluate(Tensor states, str kind, Tensor[] parameters, int[] settings, str? backend) -> Tensor",
+    launch_evaluation,
+    _fake,
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fastguide import _cpu
-from fastguide.ops import evaluate
+from fastguide.ops import evaluate, reweight_select
 from fastguide.values.compiled import MLP, Compiled, Linear, MotifCount, PositionWeightMatrix, Potts, Quadratic
-from tests.specs import BUILDS, REFERENCE, build
+from tests.specs import BUILDS, REFERENCE, assert_same_bits, build
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -44,7 +45,7 @@ def assert_agrees(value: Compiled, states: Tensor, builds: list[tuple[str, int]]
 
 
 # Around the width of registers, the tiles of 64 and 1,024 rows and the runs that threads take.
-ROWS = (1, 15, 63, 65, 1023, 4_100)
+ROWS = (1, 15, 65, 1023, 2_100)
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -242,3 +243,79 @@ def test_compiles_into_one_graph() -> None:
 
     x, t = normal(40, 6), tokens(40, 6, 5)
     assert torch.equal(torch.compile(total, backend="aot_eager", fullgraph=True)(x, t), total(x, t))
+
+
+@pytest.mark.parametrize("shape", [(1,), (700,), (3, 4_097), (20_000,), (300, 33)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_evaluated_while_weighed_is_evaluated_and_then_weighed(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    n = math.prod(shape)
+    log_weights, previous = (normal(*shape, seed=i).to(dtype) for i in (1, 2))
+    log_weights[..., 0] = -torch.inf
+    running = torch.arange(n).view(shape)
+    values: list[tuple[Compiled, Tensor]] = [
+        (Quadratic(normal(6), normal(6, seed=1)), normal(n, 2, 3)),
+        (Potts(normal(9, 5), normal(9, 9, 5, 5)), tokens(n, 9, 5)),
+        (PositionWeightMatrix(torch.tensor([[0.0, -torch.inf, 3.0]]), True), tokens(n, 2, 3)),
+    ]
+    for value, states in values:
+        for threshold in (0.0, 1.0):
+            common: dict[str, Any] = {
+                "running": running,
+                "ess_threshold": threshold,
+                "seed": 3,
+                "step": 8,
+                "degenerate": "keep",
+            }
+            known = evaluate(value, states).to(dtype).view(shape)
+            expected = reweight_select(log_weights, known, previous, 0.7, 0.3, log_ratio=previous, **common)
+            for level, threads in BUILDS:
+                with build(level, threads):
+                    got = reweight_select(
+                        log_weights, value, previous, 0.7, 0.3, states=states, log_ratio=previous, **common
+                    )
+                assert_same_bits(expected, got, f"{value.kind}, {level}, {threads} threads")
+    value, states = values[1]
+    referred = reweight_select(
+        log_weights, value, previous, 0.7, 0.3, states=states, backend="torch", degenerate="keep"
+    )
+    got = reweight_select(log_weights, value, previous, 0.7, 0.3, states=states, degenerate="keep")
+    assert_same_bits(referred, got, "reference")
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_states_that_cannot_be_evaluated_are_named_when_weighed(backend: str) -> None:
+    zeros = torch.zeros(2, 9_000)
+    x = tokens(18_000, 3, 5)
+    x[17_000, 2] = 9
+    with pytest.raises(ValueError, match=r"states\[17000, 2\] is 9; expected a token 0 to 4"):
+        reweight_select(zeros, MotifCount([1], 5), zeros, 1.0, 0.0, states=x, backend=backend)
+    y = normal(18_000, 2)
+    y[17_000, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"values: nan at group 1, index 8000 of shape \(2, 9000\)"):
+        reweight_select(zeros, Linear([1.0, 1.0]), zeros, 1.0, 0.0, states=y, backend=backend)
+
+
+def test_states_and_values_belong_together() -> None:
+    zeros, value = torch.zeros(2, 3), Linear([1.0])
+    with pytest.raises(TypeError, match="states: values is a compiled value, which needs the states"):
+        reweight_select(zeros, value, zeros, 1.0, 0.0)
+    with pytest.raises(TypeError, match="states: only a compiled value reads them, but values is a Tensor"):
+        reweight_select(zeros, zeros, zeros, 1.0, 0.0, states=zeros)
+    with pytest.raises(ValueError, match=r"states: expected 6 rows, one a particle, got shape \(3, 1\)"):
+        reweight_select(zeros, value, zeros, 1.0, 0.0, states=torch.zeros(3, 1))
+
+
+def test_the_form_that_evaluates_is_registered_with_torch() -> None:
+    zeros, value = torch.zeros(2, 30), Linear([1.0, -1.0])
+    arguments = (zeros, None, 1.0, None, 0.5, None, zeros, "systematic", 0.5, None, 3, 1, False, None)
+    torch.library.opcheck(
+        torch.ops.fastguide.reweight_select_states.default,
+        (zeros, normal(60, 2), "linear", *value.arguments(zeros.dtype), *arguments),
+    )
+
+    def step(x: Tensor) -> Tensor:
+        out = reweight_select(zeros, value, zeros, 1.0, 0.0, states=x)
+        return out.values + out.log_weights
+
+    x = normal(60, 2)
+    assert torch.equal(torch.compile(step, backend="aot_eager", fullgraph=True)(x), step(x))

@@ -70,16 +70,17 @@ class Function(_Function):
         return [], [self._number]
 
 
+_CFunction = ctypes.CFUNCTYPE(None).__mro__[1]
+
+
 def _address(given: object) -> int:
-    found = getattr(given, "address", given)
+    found: Any = getattr(given, "address", given)
+    if isinstance(found, _CFunction):
+        found = ctypes.cast(found, ctypes.c_void_p).value
     if not isinstance(found, int):
-        try:
-            found = ctypes.cast(found, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
-        except (TypeError, ctypes.ArgumentError):
-            raise TypeError(
-                f"address: expected a whole number, a ctypes function or an object with .address, got "
-                f"{type(given).__name__}"
-            ) from None
+        raise TypeError(
+            f"address: expected a whole number, a ctypes function or an object with .address, got {type(given).__name__}"
+        )
     if found <= 0:
         raise ValueError(f"address: expected the address of a function, got {found}")
     return found

@@ -67,8 +67,11 @@ class MotifCount(Compiled):
         given = list(self.motifs)
         if not given:
             raise ValueError("motifs: none given")
-        one = all(hasattr(t, "__index__") for t in given)
-        motifs = tuple(tuple(operator.index(t) for t in motif) for motif in ([given] if one else given))
+        several = given if all(hasattr(motif, "__len__") and not isinstance(motif, str) for motif in given) else [given]
+        try:
+            motifs = tuple(tuple(operator.index(t) for t in motif) for motif in several)
+        except TypeError:
+            raise TypeError(f"motifs: expected token ids, or sequences of them, got {given!r}") from None
         for i, motif in enumerate(motifs):
             if not motif or not all(0 <= t < vocab for t in motif):
                 raise ValueError(f"motifs: motif {i} is {list(motif)}; expected one or more tokens 0 to {vocab - 1}")
