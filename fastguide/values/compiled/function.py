@@ -70,7 +70,7 @@ class Function(_Function):
         return [], [self._number]
 
 
-_CFunction = ctypes.CFUNCTYPE(None).__mro__[1]
+_CFunction: Any = ctypes.CFUNCTYPE(None).__mro__[1]
 
 
 def _address(given: object) -> int:
