@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import fastguide as fg
 from fastguide import _cpu, ops
 
 BUILDS = [(level, threads) for level in _cpu.levels() for threads in (1, 2)]
@@ -151,6 +152,29 @@ def _masked_step_registered() -> Iterator[tuple[Any, ...]]:
     yield (tokens, logits, 1.0, 2.0, torch.zeros(5), ancestors, 2, seeds, 0, 4, None, torch.tensor([9, 6]), "torch")
 
 
+def _evaluate_samples() -> Iterator[dict[str, Any]]:
+    compiled, x, tokens = fg.values.compiled, _normal(70, 3, 7), torch.randint(0, 5, (300, 9))
+    table = _normal(9, 5)
+    for value in (
+        compiled.Linear(_normal(21), 0.5),
+        compiled.Quadratic(_normal(21), _normal(21, seed=1), 2.0),
+        compiled.Quadratic(_normal(21, 21), _normal(21, seed=1)),
+        compiled.MLP([_normal(19, 21), _normal(1, 19)], [_normal(19), _normal(1)], "silu"),
+    ):
+        yield {"value": value, "states": x}
+    for value in (
+        compiled.PositionWeightMatrix(table),
+        compiled.MotifCount([[0, 1], [2]], 5),
+        compiled.Potts(table, _normal(9, 9, 5, 5)),
+    ):
+        yield {"value": value, "states": tokens}
+
+
+def _evaluate_registered() -> Iterator[tuple[Any, ...]]:
+    yield (_normal(9, 3), "linear", [_normal(3), _normal(1)], [], None)
+    yield (torch.randint(0, 5, (6, 4)), "position_weights", [_normal(4, 5)], [4, 5], "torch")
+
+
 def _masked_mode_samples() -> Iterator[dict[str, Any]]:
     tokens, logits = masked_states(4, 9, 5)
     yield {"tokens": tokens, "logits": logits}
@@ -191,6 +215,7 @@ def _move_registered() -> Iterator[tuple[Any, ...]]:
 
 
 SPECS = [
+    OpSpec("evaluate", ops.evaluate, _evaluate_samples, _evaluate_registered),
     OpSpec("masked_mode", ops.masked_mode, _masked_mode_samples, _masked_mode_registered),
     OpSpec("masked_step", ops.masked_step, _masked_step_samples, _masked_step_registered),
     OpSpec("move", ops.move, _move_samples, _move_registered),

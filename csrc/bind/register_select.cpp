@@ -1,4 +1,8 @@
 #include "bind/arguments.h"
+#include <vector>
+
+#include <pybind11/stl.h>
+
 #include "bind/register.h"
 #include "cpu/pages.h"
 
@@ -75,10 +79,24 @@ void register_select(pybind11::module_& m) {
            double beta, double previous_beta, int rule, double ess_threshold, std::uintptr_t seeds,
            std::uint64_t seed, std::int64_t step, std::uintptr_t new_log_weights, std::uintptr_t new_values,
            std::uintptr_t new_running, std::uintptr_t ancestors, std::uintptr_t resampled,
-           std::uintptr_t log_z_increment, std::uintptr_t ess, int threads) {
+           std::uintptr_t log_z_increment, std::uintptr_t ess, int kind, std::uintptr_t states, int type,
+           std::int64_t columns, const std::vector<std::uintptr_t>& parameters,
+           const std::vector<std::int64_t>& settings, int threads) {
+          std::vector<const float*> from;
+          for (std::uintptr_t p : parameters)
+            from.push_back(pointer<const float>(p));
+          const EvaluateArgs value{static_cast<ValueKind>(kind),
+                                   pointer<const void>(states),
+                                   static_cast<StateType>(type),
+                                   groups * items,
+                                   columns,
+                                   from.data(),
+                                   settings.data(),
+                                   nullptr,
+                                   1};
           return run(kernels().reweight_select,
                      ReweightSelectArgs{pointer<const void>(log_weights),
-                                        pointer<const void>(values),
+                                        pointer<void>(values),
                                         pointer<const void>(previous_values),
                                         pointer<const void>(log_ratio),
                                         pointer<const void>(running),
@@ -101,6 +119,7 @@ void register_select(pybind11::module_& m) {
                                         pointer<bool>(resampled),
                                         pointer<double>(log_z_increment),
                                         pointer<double>(ess),
+                                        kind >= 0 ? &value : nullptr,
                                         threads});
         });
 }

@@ -36,11 +36,12 @@ inline void keep_first(std::int64_t& first, std::int64_t found) {
 
 // Calls visit(team, row, workspace) for every row: large rows one after the other by all threads, small ones
 // by a thread each. `visit` returns a Status on every thread of the team. Before a small row, visit_some(row,
-// last) may do some of [row, last) its own way, without complaint about any; it returns how many.
+// last) may do some of [row, last) its own way, without complaint about any; it returns how many. `more`:
+// what a row costs beyond its items and draws.
 template <typename Visit, typename VisitSome>
 Status each_row(std::int64_t rows, std::int64_t items, std::int64_t draws, Rule rule, bool slots, int threads,
-                Visit visit, VisitSome visit_some) {
-  const std::int64_t work = rows * (items + draws);
+                Visit visit, VisitSome visit_some, std::int64_t more = 0) {
+  const std::int64_t work = rows * (items + draws + more);
   std::int64_t wanted = work / kWorthAThread;
   wanted = wanted < threads ? wanted : threads;
   const bool together = wanted > 1 && (rows < wanted || (items > 16 * kBlock && rows < 8 * wanted));

@@ -96,6 +96,27 @@ def move(
     )
 
 
+_STATE_TYPES = {torch.float32: 0, torch.float64: 1, torch.uint8: 2, torch.int32: 3, torch.int64: 4}
+
+
+def evaluate(
+    kind: int, states: Tensor, parameters: Sequence[Tensor], settings: Sequence[int], out: Tensor
+) -> tuple[int, int]:
+    """Write the values ``out`` ``[rows]`` of states ``[rows, columns]``, all contiguous; see ``csrc/cpu/evaluate.h``."""
+    rows, columns = states.shape
+    return _cpu.evaluate(
+        kind,
+        states.data_ptr(),
+        _STATE_TYPES[states.dtype],
+        rows,
+        columns,
+        [p.data_ptr() for p in parameters],
+        settings,
+        out.data_ptr(),
+        config.threads(),
+    )
+
+
 _LOGIT_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
@@ -268,12 +289,15 @@ def reweight_select(
     seed: int,
     step: int,
     outputs: Sequence[Tensor],
+    value: tuple[int, Tensor, Sequence[Tensor], Sequence[int]] | None = None,
 ) -> tuple[int, int]:
     """Update weights and select; see ``csrc/cpu/select.h``.
 
     ``inputs``: log-weights, values, previous values, log-ratio and running values, contiguous ``[N]`` or ``[G, N]``.
     ``outputs``: log-weights, values, running values, ancestors, resampled, log-Z increment and effective sample size.
+    ``value``: kind, states ``[rows, columns]``, parameters and settings, as for `evaluate`; values are then written first.
     """
+    kind, states, parameters, settings = value or (-1, None, (), ())
     log_weights, running = inputs[0], inputs[4]
     assert log_weights is not None
     shape = log_weights.shape
@@ -295,5 +319,11 @@ def reweight_select(
         seed & 0xFFFFFFFFFFFFFFFF,
         step,
         *map(_address, outputs),
+        kind,
+        _address(states),
+        0 if states is None else _STATE_TYPES[states.dtype],
+        0 if states is None else states.shape[1],
+        [p.data_ptr() for p in parameters],
+        settings,
         config.threads(),
     )
