@@ -127,6 +127,30 @@ def _reweight_registered() -> Iterator[tuple[Any, ...]]:
     yield (x, x, x, beta, 0.0, beta, 0.0, x, x, "residual", 1.0, torch.tensor([4, 9]), 0, 0, True, None)
 
 
+def _gaussian_step_samples() -> Iterator[dict[str, Any]]:
+    numbers = {"x_coefficient": 0.9, "prediction_coefficient": -0.3, "sigma": 0.5}
+    yield {"x": _normal(6, 9), "prediction": _normal(6, 9, seed=1), **numbers}
+    yield {
+        "x": _normal(5, 3, 70),
+        "prediction": _normal(5, 3, 70, seed=1).to(torch.bfloat16),
+        **numbers,
+        "sigma": torch.tensor([0.5, 0.0, 2.0]),
+        "shift": _normal(5, 3, 70, seed=2),
+        "shift_coefficient": 0.1,
+        "ancestors": torch.tensor([4, 0, 0, 2, 1, 3]),
+        "branch": 3,
+        "seed": torch.tensor([7, 8, 9]),
+        "step": 4,
+    }
+
+
+def _gaussian_step_registered() -> Iterator[tuple[Any, ...]]:
+    x, numbers = _normal(4, 6), [0.9, -0.3, 1.0, 0.5]
+    ancestors, seeds = torch.tensor([3, 0, 0, 2]), torch.tensor([7, 8])
+    yield (x, x + 1, None, None, numbers, None, 1, None, 3, 0, None, None)
+    yield (x, x + 1, x.half(), torch.full((4, 2), 0.5), numbers, ancestors, 2, seeds, 0, 4, None, "torch")
+
+
 def _masked_step_samples() -> Iterator[dict[str, Any]]:
     tokens, logits = masked_states(6, 9, 5)
     yield {"tokens": tokens, "logits": logits, "reveal_probability": 0.5, "seed": 3}
@@ -191,6 +215,7 @@ def _move_registered() -> Iterator[tuple[Any, ...]]:
 
 
 SPECS = [
+    OpSpec("gaussian_step", ops.gaussian_step, _gaussian_step_samples, _gaussian_step_registered),
     OpSpec("masked_mode", ops.masked_mode, _masked_mode_samples, _masked_mode_registered),
     OpSpec("masked_step", ops.masked_step, _masked_step_samples, _masked_step_registered),
     OpSpec("move", ops.move, _move_samples, _move_registered),

@@ -11,6 +11,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("level", [] { return fg::kernels().level; });
   m.def("levels", &fg::level_names);
   m.def("force_level", &fg::force_level);
+  fg::register_gaussian(m);
   fg::register_select(m);
   fg::register_move(m);
   fg::register_masked(m);

@@ -1,5 +1,6 @@
 """The operations that samplers are made of; each takes and returns torch tensors and knows nothing of diffusion."""
 
+from fastguide.ops.gaussian_step import gaussian_step
 from fastguide.ops.masked_mode import masked_mode
 from fastguide.ops.masked_step import masked_step
 from fastguide.ops.move import move
@@ -11,6 +12,7 @@ __all__ = [
     "ReweightSelection",
     "Selection",
     "Unique",
+    "gaussian_step",
     "masked_mode",
     "masked_step",
     "move",
