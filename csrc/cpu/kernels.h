@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cpu/gaussian_step.h"
+#include "cpu/log_ratio.h"
 #include "cpu/masked.h"
 #include "cpu/move.h"
 #include "cpu/select.h"
@@ -14,7 +15,7 @@
 
 #define FG_KERNELS(X)                                                                                        \
   FG_GAUSSIAN_KERNELS(X)                                                                                     \
-  FG_MASKED_KERNELS(X) FG_MOVE_KERNELS(X) FG_SELECT_KERNELS(X) FG_UNIQUE_KERNELS(X)
+  FG_LOG_RATIO_KERNELS(X) FG_MASKED_KERNELS(X) FG_MOVE_KERNELS(X) FG_SELECT_KERNELS(X) FG_UNIQUE_KERNELS(X)
 
 namespace fg {
 

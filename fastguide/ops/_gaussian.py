@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NoReturn
 
 import torch
@@ -41,26 +42,32 @@ def laid_out(rows: Tensor) -> Tensor:
     return rows.contiguous()
 
 
-def check_coefficients(values: tuple[Coefficient, ...], groups: int, like: Tensor) -> tuple[Tensor | None, list[float]]:
-    """Return the coefficients of `NAMES` as a float32 tensor ``[4, G]``, or as four numbers where none is a tensor."""
-    numbers, tensors = [], False
+def check_coefficients(
+    values: tuple[Coefficient, ...], groups: int | None, like: Tensor, least_sigma: str = "at least 0"
+) -> tuple[Tensor | None, list[float]]:
+    """Return the coefficients of `NAMES` as a float32 tensor ``[4, G]``, or as four numbers where none is a tensor.
+
+    Without ``groups`` the first tensor says how many there are. ``least_sigma``: ``"at least 0"`` or ``"above 0"``.
+    """
+    numbers = []
     for name, value in zip(NAMES, values, strict=True):
-        if isinstance(value, Tensor) and value.dim() > 0:
-            if not value.is_floating_point():
-                raise TypeError(f"{name}: expected a number or a floating-point tensor [G], got {value.dtype}")
-            if value.shape != (groups,):
-                raise ValueError(f"{name}: expected a number or shape [{groups}], one a group, got {list(value.shape)}")
-            if value.device != like.device:
-                raise ValueError(f"{name}: on {value.device}, but x is on {like.device}")
-            tensors = True
-            numbers.append(0.0)
+        if not isinstance(value, Tensor) or value.dim() == 0:
+            number = float(value)
+            if not _allowed(name, number, least_sigma):
+                raise ValueError(f"{name}: expected {_wanted(name, least_sigma)}, got {number}")
+            numbers.append(number)
             continue
-        number = float(value)
-        if not abs(number) <= _MOST or (name == "sigma" and number < 0):
-            raise ValueError(f"{name}: expected {_wanted(name)}, got {number}")
-        numbers.append(number)
-    if not tensors:
+        if not value.is_floating_point():
+            raise TypeError(f"{name}: expected a number or a floating-point tensor [G], got {value.dtype}")
+        groups = len(value) if groups is None else groups
+        if value.shape != (groups,):
+            raise ValueError(f"{name}: expected a number or shape [{groups}], one a group, got {list(value.shape)}")
+        if value.device != like.device:
+            raise ValueError(f"{name}: on {value.device}, but x is on {like.device}")
+        numbers.append(math.nan)
+    if all(number == number for number in numbers):
         return None, numbers
+    assert groups is not None
     rows = [
         value.detach().to(torch.float32)
         if isinstance(value, Tensor) and value.dim() > 0
@@ -70,19 +77,27 @@ def check_coefficients(values: tuple[Coefficient, ...], groups: int, like: Tenso
     return torch.stack(rows), numbers
 
 
-def _wanted(name: str) -> str:
-    return "a finite number of at least 0" if name == "sigma" else "a finite number"
+def _allowed(name: str, number: float, least_sigma: str) -> bool:
+    if name == "sigma" and (number < 0 or (number == 0 and least_sigma == "above 0")):
+        return False
+    return abs(number) <= _MOST
 
 
-def refuse_coefficients(coefficients: Tensor | None) -> None:
-    """Raise for a coefficient ``[4, G]`` that is not finite or a negative sigma."""
+def _wanted(name: str, least_sigma: str) -> str:
+    return f"a finite number {least_sigma}" if name == "sigma" else "a finite number"
+
+
+def refuse_coefficients(coefficients: Tensor | None, least_sigma: str = "at least 0") -> None:
+    """Raise for a coefficient ``[4, G]`` that is not finite or a sigma too small."""
     if coefficients is None:
         return
-    bad = ~coefficients.isfinite()
-    bad[3] |= coefficients[3] < 0
-    if bool(bad.any()):
-        i, g = bad.nonzero()[0].tolist()
-        raise ValueError(f"{NAMES[i]}: expected {_wanted(NAMES[i])}, got {float(coefficients[i, g])} for group {g}")
+    allowed = coefficients.isfinite()
+    allowed[3] &= coefficients[3] > 0 if least_sigma == "above 0" else coefficients[3] >= 0
+    if not bool(allowed.all()):
+        i, g = (~allowed).nonzero()[0].tolist()
+        raise ValueError(
+            f"{NAMES[i]}: expected {_wanted(NAMES[i], least_sigma)}, got {float(coefficients[i, g])} for group {g}"
+        )
 
 
 def raise_status(

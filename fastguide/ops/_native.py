@@ -210,6 +210,84 @@ def _masked(
     )
 
 
+def gaussian_log_ratio(
+    children: Tensor,
+    x: Tensor,
+    prediction: Tensor,
+    shift: Tensor,
+    ratios: Tensor,
+    coefficients: Tensor | None,
+    numbers: Sequence[float],
+    ancestors: Tensor | None,
+) -> tuple[int, int]:
+    """Write ``ratios`` ``[P, M]``; see ``csrc/cpu/log_ratio.h``. Children are contiguous, as are rows of the rest."""
+    particles, branch = children.shape[:2]
+    return _cpu.gaussian_log_ratio(
+        children.data_ptr(),
+        x.data_ptr(),
+        x.stride(0),
+        prediction.data_ptr(),
+        _LOGIT_TYPES[prediction.dtype],
+        prediction.stride(0),
+        shift.data_ptr(),
+        _LOGIT_TYPES[shift.dtype],
+        shift.stride(0),
+        ratios.data_ptr(),
+        _address(coefficients),
+        numbers,
+        _address(ancestors),
+        ancestors is not None and ancestors.dtype == torch.int64,
+        x.shape[0],
+        particles,
+        1 if coefficients is None else coefficients.shape[1],
+        branch,
+        math.prod(x.shape[1:]),
+        config.threads(),
+    )
+
+
+def masked_log_ratio(
+    tokens: Tensor,
+    children: Tensor,
+    logits: Tensor,
+    shift: Tensor,
+    ratios: Tensor,
+    inverse_temperature: float,
+    bias: Tensor | None,
+    ancestors: Tensor | None,
+    lengths: Tensor | None,
+) -> tuple[int, int]:
+    """Write ``ratios`` ``[P, M]``; see ``csrc/cpu/log_ratio.h``. Contiguous but for logits and shift: their last axis."""
+    states, length, vocab = logits.shape
+    particles, branch, _ = children.shape
+    return _cpu.masked_log_ratio(
+        tokens.data_ptr(),
+        children.data_ptr(),
+        tokens.dtype == torch.int64,
+        logits.data_ptr(),
+        _LOGIT_TYPES[logits.dtype],
+        logits.stride(0),
+        logits.stride(1),
+        _address(bias),
+        0 if bias is None or bias.dim() == 1 else vocab,
+        shift.data_ptr(),
+        shift.stride(0),
+        shift.stride(1),
+        ratios.data_ptr(),
+        _address(ancestors),
+        ancestors is not None and ancestors.dtype == torch.int64,
+        _address(lengths),
+        states,
+        particles,
+        1 if lengths is None else len(lengths),
+        branch,
+        length,
+        vocab,
+        inverse_temperature,
+        config.threads(),
+    )
+
+
 def masked_step(
     tokens: Tensor,
     logits: Tensor,

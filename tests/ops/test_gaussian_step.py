@@ -306,7 +306,7 @@ def test_wrong_arguments_are_refused(backend: str) -> None:
     for bad in (math.nan, math.inf, 1e39):
         with pytest.raises(ValueError, match=r"x_coefficient: expected a finite number, got"):
             step(x_coefficient=bad)
-    with pytest.raises(ValueError, match=r"sigma: expected a finite number of at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"sigma: expected a finite number at least 0, got -1"):
         step(sigma=-1)
     with pytest.raises(ValueError, match=r"sigma: .*got -2.0 for group 1"):
         step(sigma=torch.tensor([1.0, -2.0]), seed=torch.tensor([1, 2]))
