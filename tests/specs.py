@@ -128,6 +128,76 @@ def _reweight_registered() -> Iterator[tuple[Any, ...]]:
     yield (x, x, x, beta, 0.0, beta, 0.0, x, x, "residual", 1.0, torch.tensor([4, 9]), 0, 0, True, None)
 
 
+def _gaussian_step_samples() -> Iterator[dict[str, Any]]:
+    numbers = {"x_coefficient": 0.9, "prediction_coefficient": -0.3, "sigma": 0.5}
+    yield {"x": _normal(6, 9), "prediction": _normal(6, 9, seed=1), **numbers}
+    yield {
+        "x": _normal(5, 3, 70),
+        "prediction": _normal(5, 3, 70, seed=1).to(torch.bfloat16),
+        **numbers,
+        "sigma": torch.tensor([0.5, 0.0, 2.0]),
+        "shift": _normal(5, 3, 70, seed=2),
+        "shift_coefficient": 0.1,
+        "ancestors": torch.tensor([4, 0, 0, 2, 1, 3]),
+        "branch": 3,
+        "seed": torch.tensor([7, 8, 9]),
+        "step": 4,
+    }
+
+
+def _gaussian_step_registered() -> Iterator[tuple[Any, ...]]:
+    x, numbers = _normal(4, 6), [0.9, -0.3, 1.0, 0.5]
+    ancestors, seeds = torch.tensor([3, 0, 0, 2]), torch.tensor([7, 8])
+    yield (x, x + 1, None, None, numbers, None, 1, None, 3, 0, None, None)
+    yield (x, x + 1, x.half(), torch.full((4, 2), 0.5), numbers, ancestors, 2, seeds, 0, 4, None, "torch")
+
+
+def _gaussian_log_ratio_samples() -> Iterator[dict[str, Any]]:
+    coefficients = {"x_coefficient": 0.9, "prediction_coefficient": -0.3, "sigma": 0.5}
+    x, prediction, shift = (_normal(5, 3, 70, seed=s) for s in range(3))
+    yield {"children": _normal(5, 2, 3, 70, seed=3), "x": x, "prediction": prediction, "shift": shift, **coefficients}
+    yield {
+        "children": _normal(4, 1, 3, 70, seed=3),
+        "x": x,
+        "prediction": prediction.half(),
+        "shift": shift.to(torch.bfloat16),
+        **coefficients,
+        "sigma": torch.tensor([0.5, 2.0]),
+        "shift_coefficient": 0.1,
+        "ancestors": torch.tensor([4, 0, 0, 2], dtype=torch.int32),
+    }
+
+
+def _gaussian_log_ratio_registered() -> Iterator[tuple[Any, ...]]:
+    x, numbers, ancestors = _normal(4, 6), [0.9, -0.3, 1.0, 0.5], torch.tensor([3, 0])
+    yield (_normal(4, 2, 6, seed=1), x, x + 1, x - 1, None, numbers, None, None)
+    yield (_normal(2, 1, 6, seed=1), x, x.half(), x - 1, torch.full((4, 2), 0.5), numbers, ancestors, "torch")
+
+
+def _masked_log_ratio_samples() -> Iterator[dict[str, Any]]:
+    for vocab in (5, 600):
+        tokens, logits = masked_states(6, 9, vocab)
+        shift, ancestors = _normal(6, 9, vocab, seed=1), torch.tensor([3, 0, 0, 2])
+        settings = {"ancestors": ancestors, "bias": _normal(9, vocab, seed=2), "temperature": 0.7}
+        children = ops.masked_step(tokens, logits, reveal_probability=0.5, branch=3, **settings)
+        yield {
+            "tokens": tokens,
+            "children": children,
+            "logits": logits,
+            "shift": shift,
+            "lengths": torch.tensor([9, 6]),
+            **settings,
+        }
+
+
+def _masked_log_ratio_registered() -> Iterator[tuple[Any, ...]]:
+    tokens, logits = masked_states(4, 9, 5)
+    children = ops.masked_step(tokens, logits, reveal_probability=0.5)
+    shift, bias, lengths = _normal(4, 9, 5), torch.zeros(5), torch.tensor([9, 6])
+    yield (tokens, children, logits, shift, 1.0, None, None, None, None)
+    yield (tokens, children, logits, shift, 2.0, bias, torch.arange(4), lengths, "torch")
+
+
 def _masked_step_samples() -> Iterator[dict[str, Any]]:
     tokens, logits = masked_states(6, 9, 5)
     yield {"tokens": tokens, "logits": logits, "reveal_probability": 0.5, "seed": 3}
@@ -216,6 +286,9 @@ def _move_registered() -> Iterator[tuple[Any, ...]]:
 
 SPECS = [
     OpSpec("evaluate", ops.evaluate, _evaluate_samples, _evaluate_registered),
+    OpSpec("gaussian_log_ratio", ops.gaussian_log_ratio, _gaussian_log_ratio_samples, _gaussian_log_ratio_registered),
+    OpSpec("gaussian_step", ops.gaussian_step, _gaussian_step_samples, _gaussian_step_registered),
+    OpSpec("masked_log_ratio", ops.masked_log_ratio, _masked_log_ratio_samples, _masked_log_ratio_registered),
     OpSpec("masked_mode", ops.masked_mode, _masked_mode_samples, _masked_mode_registered),
     OpSpec("masked_step", ops.masked_step, _masked_step_samples, _masked_step_registered),
     OpSpec("move", ops.move, _move_samples, _move_registered),

@@ -14,6 +14,8 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("levels", &fg::level_names);
   m.def("force_level", &fg::force_level);
   fg::register_evaluate(m);
+  fg::register_gaussian(m);
+  fg::register_log_ratio(m);
   fg::register_select(m);
   fg::register_move(m);
   fg::register_masked(m);

@@ -11,6 +11,8 @@
 namespace fg {
 
 void register_evaluate(pybind11::module_& m);
+void register_gaussian(pybind11::module_& m);
+void register_log_ratio(pybind11::module_& m);
 void register_masked(pybind11::module_& m);
 void register_move(pybind11::module_& m);
 void register_select(pybind11::module_& m);

@@ -90,7 +90,7 @@ def check_lengths(lengths: Tensor | None, seeds: Tensor | None, length: int, lik
 
 def _check_device(name: str, tensor: Tensor, like: Tensor) -> None:
     if tensor.device != like.device:
-        raise ValueError(f"{name}: on {tensor.device}, but tokens are on {like.device}")
+        raise ValueError(f"{name}: on {tensor.device}, but the states are on {like.device}")
 
 
 def raise_status(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -117,6 +118,62 @@ def evaluate(
     )
 
 
+def overlap(a: Tensor, b: Tensor) -> bool:
+    """Say whether the memory between the first and last element of two tensors overlaps."""
+    if a.numel() == 0 or b.numel() == 0 or a.device != b.device:
+        return False
+    (first_a, last_a), (first_b, last_b) = _extent(a), _extent(b)
+    return first_a < last_b and first_b < last_a
+
+
+def _extent(x: Tensor) -> tuple[int, int]:
+    last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)) + 1
+    return x.data_ptr(), x.data_ptr() + last * x.element_size()
+
+
+def gaussian_step(
+    x: Tensor,
+    prediction: Tensor,
+    shift: Tensor | None,
+    children: Tensor,
+    coefficients: Tensor | None,
+    numbers: Sequence[float],
+    ancestors: Tensor | None,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    slots: Tensor | None,
+) -> tuple[int, int]:
+    """Write ``children`` ``[P, M, ...]``; see ``csrc/cpu/gaussian_step.h``. Rows of the inputs are contiguous."""
+    particles, branch = children.shape[:2]
+    return _cpu.gaussian_step(
+        x.data_ptr(),
+        x.stride(0),
+        prediction.data_ptr(),
+        _LOGIT_TYPES[prediction.dtype],
+        prediction.stride(0),
+        _address(shift),
+        0 if shift is None else _LOGIT_TYPES[shift.dtype],
+        0 if shift is None else shift.stride(0),
+        children.data_ptr(),
+        _address(coefficients),
+        numbers,
+        _address(ancestors),
+        ancestors is not None and ancestors.dtype == torch.int64,
+        _address(slots),
+        slots is not None and slots.dtype == torch.int64,
+        _address(seeds),
+        seed & 0xFFFFFFFFFFFFFFFF,
+        x.shape[0],
+        particles,
+        1 if seeds is None else len(seeds),
+        branch,
+        math.prod(x.shape[1:]),
+        step,
+        config.threads(),
+    )
+
+
 _LOGIT_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
@@ -170,6 +227,84 @@ def _masked(
         inverse_temperature,
         step,
         stream,
+        config.threads(),
+    )
+
+
+def gaussian_log_ratio(
+    children: Tensor,
+    x: Tensor,
+    prediction: Tensor,
+    shift: Tensor,
+    ratios: Tensor,
+    coefficients: Tensor | None,
+    numbers: Sequence[float],
+    ancestors: Tensor | None,
+) -> tuple[int, int]:
+    """Write ``ratios`` ``[P, M]``; see ``csrc/cpu/log_ratio.h``. Children are contiguous, as are rows of the rest."""
+    particles, branch = children.shape[:2]
+    return _cpu.gaussian_log_ratio(
+        children.data_ptr(),
+        x.data_ptr(),
+        x.stride(0),
+        prediction.data_ptr(),
+        _LOGIT_TYPES[prediction.dtype],
+        prediction.stride(0),
+        shift.data_ptr(),
+        _LOGIT_TYPES[shift.dtype],
+        shift.stride(0),
+        ratios.data_ptr(),
+        _address(coefficients),
+        numbers,
+        _address(ancestors),
+        ancestors is not None and ancestors.dtype == torch.int64,
+        x.shape[0],
+        particles,
+        1 if coefficients is None else coefficients.shape[1],
+        branch,
+        math.prod(x.shape[1:]),
+        config.threads(),
+    )
+
+
+def masked_log_ratio(
+    tokens: Tensor,
+    children: Tensor,
+    logits: Tensor,
+    shift: Tensor,
+    ratios: Tensor,
+    inverse_temperature: float,
+    bias: Tensor | None,
+    ancestors: Tensor | None,
+    lengths: Tensor | None,
+) -> tuple[int, int]:
+    """Write ``ratios`` ``[P, M]``; see ``csrc/cpu/log_ratio.h``. Contiguous but for logits and shift: their last axis."""
+    states, length, vocab = logits.shape
+    particles, branch, _ = children.shape
+    return _cpu.masked_log_ratio(
+        tokens.data_ptr(),
+        children.data_ptr(),
+        tokens.dtype == torch.int64,
+        logits.data_ptr(),
+        _LOGIT_TYPES[logits.dtype],
+        logits.stride(0),
+        logits.stride(1),
+        _address(bias),
+        0 if bias is None or bias.dim() == 1 else vocab,
+        shift.data_ptr(),
+        shift.stride(0),
+        shift.stride(1),
+        ratios.data_ptr(),
+        _address(ancestors),
+        ancestors is not None and ancestors.dtype == torch.int64,
+        _address(lengths),
+        states,
+        particles,
+        1 if lengths is None else len(lengths),
+        branch,
+        length,
+        vocab,
+        inverse_temperature,
         config.threads(),
     )
 
