@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 import torch
-from timing import machine
 
+from fastguide.bench.timing import machine
 from fastguide.design import DesignReport, DesignSettings, run
 
 RESULTS = Path(__file__).parent / "results" / "design.json"

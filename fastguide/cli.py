@@ -1,4 +1,4 @@
-"""The command line: ``fastguide design`` and ``fastguide doctor``.
+"""The command line: ``fastguide design``, ``fastguide bench`` and ``fastguide doctor``.
 
 Exit codes: 0 done; 1 ``doctor`` found that the main job cannot run; 2 a mistake of the user, told in one line; 130 Ctrl-C.
 Anything else is a bug and shows its traceback.
@@ -43,6 +43,7 @@ def fail(program: str, message: object) -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     from fastguide import __version__
+    from fastguide.bench import cli as bench
 
     parser = _Parser(
         prog="fastguide",
@@ -52,15 +53,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"fastguide {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     design = _design_parser(commands)
+    benchmarks = bench.add_parser(commands)
     commands.add_parser("doctor", help="say what works on this machine, and how to get what is missing")
     given, unknown = parser.parse_known_args(arguments)
     if unknown:
-        (design if given.command == "design" else parser).error(f"unrecognized arguments: {' '.join(unknown)}")
+        known = {"design": design, "bench": benchmarks[getattr(given, "benchmark", None) or ""]}
+        known.get(given.command, parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if given.command == "design":
         return _design(given)
+    if given.command == "bench" and given.benchmark is not None:
+        return _bench(given)
     if given.command == "doctor":
         return _doctor()
-    parser.print_help()
+    (benchmarks[""] if given.command == "bench" else parser).print_help()
     return 0
 
 
@@ -146,6 +151,19 @@ def _design(given: argparse.Namespace) -> int:
 
     say(summary(report))
     return 0
+
+
+def _bench(given: argparse.Namespace) -> int:
+    from fastguide.bench import cli as bench
+
+    program = f"fastguide bench {given.benchmark}"
+    try:
+        return bench.main(given, _say)
+    except MISTAKES as error:
+        fail(program, error)
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted; nothing was written", file=sys.stderr)
+        return 130
 
 
 def _doctor() -> int:

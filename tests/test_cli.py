@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -194,7 +195,12 @@ def test_overwrite_replaces_a_run(capsys: pytest.CaptureFixture[str], workplace:
     assert main([*arguments, "--overwrite", "--seed", "3"]) == 0
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["design", "--help"], ["--version"]])
+BENCHMARKS = [["bench", name, "--help"] for name in ("kernels", "bars", "step", "sample", "record")]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["design", "--help"], ["bench", "--help"], *BENCHMARKS, ["--version"]]
+)
 def test_help_and_version_leave_with_0(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
@@ -202,9 +208,10 @@ def test_help_and_version_leave_with_0(arguments: list[str], capsys: pytest.Capt
     assert "fastguide" in capsys.readouterr().out
 
 
-def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
-    assert "design" in capsys.readouterr().out
+@pytest.mark.parametrize(("arguments", "word"), [([], "design"), (["bench"], "kernels")])
+def test_no_command_shows_the_help(arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    assert word in capsys.readouterr().out
 
 
 def test_an_unknown_command_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,3 +250,85 @@ def test_the_module_runs_as_a_program() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("fastguide design: error: particles: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["kernels", "--ops", "selct"], "ops: no benchmark 'selct'; did you mean select?"),
+        (["kernels", "--sizes", "2^64"], "sizes: cannot use '2^64'"),
+        (["kernels", "--sizes", "many"], "sizes: cannot use 'many'"),
+        (["kernels", "--rounds", "2"], "rounds: expected a whole number of at least 3, got 2"),
+        (["kernels", "--quick", "--full"], "not allowed with argument"),
+        (["step", "--rouns", "5"], "unknown argument --rouns; did you mean --rounds?"),
+        (["bars", "--only", "nonsense"], "only: no row contains 'nonsense'"),
+        (["record", "all"], "invalid choice: 'all'"),
+        (["sample", "--particles", "0"], "particles: expected a whole number in [1, 2^31 - 1], got 0"),
+        (["sample", "--reward", "nonsense"], "reward: unknown 'nonsense'"),
+        (["sample", "--branch", "4"], "branch: only svdd proposes several children"),
+        (["sample", "--process", "protein", "--length", "9"], "length: the backbone and its network decide it"),
+        (["sample", "--memory", "plenty"], "memory: cannot read 'plenty'"),
+    ],
+)
+def test_a_mistake_in_a_benchmark_is_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", *arguments])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"fastguide bench {arguments[0]}: error: ")
+    assert printed.count("\n") == 1
+    assert words in printed
+
+
+def test_bench_kernels_writes_json_a_table_and_a_plot(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    arguments = ["bench", "kernels", "--ops", "select,unique", "--sizes", "64", "--rounds", "3", "--out", "figures"]
+    assert main(arguments) == 0
+    assert "copy bandwidth" in capsys.readouterr().out
+    found = json.loads((workplace / "figures" / "kernels.json").read_text())
+    ours = [row for row in found["rows"] if row["competitor"] == "fastguide"]
+    assert {row["op"] for row in ours} == {"select", "unique"}
+    assert all(row["seconds"] > 0 and row["ratio"] == 1 for row in ours)
+    assert found["machine"]["threads"] >= 1
+    assert "## select: systematic" in (workplace / "figures" / "kernels.md").read_text()
+    assert (workplace / "figures" / "select.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_bars_says_what_is_met(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "bars", "--only", "N 1024, L 64, V 22, best", "--rounds", "3", "--out", "."]) == 0
+    assert "bar ≥ 10" in capsys.readouterr().out
+    (row,) = json.loads((workplace / "bars.json").read_text())["bars"]
+    assert row["met"] in (True, False)
+    assert row["ratio_10_90"][0] <= row["ratio"] * 2
+    assert "| ≥ 10 |" in (workplace / "bars.md").read_text()
+
+
+def test_bench_step_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "step", "--sizes", "200", "--rounds", "3"]) == 0
+    printed = capsys.readouterr().out
+    for words in ("guided_step: peptide, N = 200", "torch (eager)", "tutorial's manner", "the denoiser alone"):
+        assert words in printed
+
+
+@pytest.mark.parametrize("options", [[], ["--denoiser", "table"], ["--guidance", "svdd", "--branch", "2"]])
+def test_bench_sample_prints_rates_shares_and_memory(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--particles", "8", "--length", "5", "--vocab", "4", "--steps", "3", "--repeats", "1"]
+    assert main(["bench", "sample", *small, *options]) == 0
+    printed = capsys.readouterr().out
+    for words in ("guided samples/s", "denoiser rows/s", "share of time", "peak memory", "bundled, not pretrained"):
+        assert words in printed
+    assert main(["bench", "sample", *small, *options, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["particles"] == 8
+    assert found["share_denoiser"] + found["share_reward"] + found["share_sampler"] == pytest.approx(1.0)
+
+
+def test_bench_sample_takes_a_reward_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--particles", "4", "--length", "5", "--vocab", "4", "--steps", "2", "--repeats", "1"]
+    assert main(["bench", "sample", *small, "--reward", "ones.py:reward"]) == 0
+    assert "reward  reward" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", "sample", *small, "--reward", "raises.py:reward"])
+    assert stopped.value.code == 2
