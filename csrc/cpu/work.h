@@ -158,22 +158,36 @@ template <typename Real> std::int64_t set_bases(const Work<Real>& work, const Sh
   return base;
 }
 
-// Calls visit(first item, count, points) over the items of a block, tile by tile.
+// Cuts a block into tiles and calls visit(first item, count, base): the point of an item is `base` and its
+// cumulative weight within the block, shifted to the scale of the row. The largest item begins a tile.
 template <typename Real, typename Visit>
-void each_tile(const Work<Real>& work, const Share& share, std::int64_t b, Visit visit) {
-  const Block& block = work.blocks[b];
+void each_cut(const Work<Real>& work, const Share& share, std::int64_t b, Visit visit) {
   const std::int64_t n = work.size_of(b), largest = share.largest - b * kBlock;
-  const Shift to_row(block.weight.sum == 0 ? -63 : block_shift(share.fold, block.weight));
-  const std::int64_t* kept = work.prefixes();
-  std::int64_t base = block.base, prefix = 0;
-  alignas(64) std::int64_t tile[kTile];
+  std::int64_t base = work.blocks[b].base;
   for (std::int64_t i = 0; i < n;) {
     if (i == largest)
       base += share.rho;
     std::int64_t end = i + kTile < n ? i + kTile : n;
     if (i < largest && largest < end)
       end = largest;
-    const std::int64_t count = end - i;
+    visit(i, end - i, base);
+    i = end;
+  }
+}
+
+inline Shift shift_to_row(const Share& share, const Block& block) {
+  return Shift(block.weight.sum == 0 ? -63 : block_shift(share.fold, block.weight));
+}
+
+// Calls visit(first item, count, points) over the items of a block, tile by tile.
+template <typename Real, typename Visit>
+void each_tile(const Work<Real>& work, const Share& share, std::int64_t b, Visit visit) {
+  const Block& block = work.blocks[b];
+  const Shift to_row = shift_to_row(share, block);
+  const std::int64_t* kept = work.prefixes();
+  std::int64_t prefix = 0;
+  alignas(64) std::int64_t tile[kTile];
+  each_cut(work, share, b, [&](std::int64_t i, std::int64_t count, std::int64_t base) {
     const std::int64_t* prefixes = tile;
     if (kept != nullptr)
       prefixes = kept + i;
@@ -182,8 +196,7 @@ void each_tile(const Work<Real>& work, const Share& share, std::int64_t b, Visit
     for (std::int64_t j = 0; j < count; ++j)
       tile[j] = base + to_row(prefixes[j]);
     visit(i, count, tile);
-    i = end;
-  }
+  });
 }
 
 // Takes the ends of offspring in order and writes ancestors, or survivors and their surplus.
