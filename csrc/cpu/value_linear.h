@@ -1,27 +1,24 @@
-// bias + weight . x, products and sums in double.
+// bias + weight . x.
 #pragma once
 
-#include "cpu/value_dense.h"
+#include "cpu/value_sums.h"
 
 namespace fg::FG_LEVEL {
 namespace {
 
 struct LinearValue {
-  static std::int64_t bytes(const EvaluateArgs& a) { return a.columns * kDenseRows * 4; }
+  static std::int64_t bytes(const EvaluateArgs& a) { return a.columns * 8; }
 
-  static void tile(const EvaluateArgs& a, const float* x, double* sums) {
-    for (std::int64_t row = 0; row < kDenseRows; row += 4 * kWideLanes) {
-      Doubles sum[4];
-      for (Doubles& s : sum)
-        s = doubles(a.parameters[1][0]);
-      for (std::int64_t d = 0; d < a.columns; ++d) {
-        const Doubles weight = doubles(a.parameters[0][d]);
-        for (int i = 0; i < 4; ++i)
-          sum[i] = sum[i] + weight * doubles_at(x + d * kDenseRows + row + i * kWideLanes);
-      }
-      for (int i = 0; i < 4; ++i)
-        store(sums + row + i * kWideLanes, sum[i]);
-    }
+  static Status rows(const EvaluateArgs& a, std::int64_t first, std::int64_t count, float* out,
+                     void* workspace) {
+    auto* weight = static_cast<double*>(workspace);
+    to_double(a.parameters[0], a.columns, weight);
+    const double bias = a.parameters[1][0];
+    sum_columns(
+        static_cast<const float*>(a.states) + first * a.columns, count, a.columns,
+        [weight](auto x, std::int64_t d) { return from(weight, d, x) * x; },
+        [out, bias](std::int64_t row, double sum) { out[row] = static_cast<float>(bias + sum); });
+    return {};
   }
 };
 

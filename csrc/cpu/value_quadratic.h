@@ -2,27 +2,29 @@
 #pragma once
 
 #include "cpu/value_dense.h"
+#include "cpu/value_sums.h"
 
 namespace fg::FG_LEVEL {
 namespace {
 
-// All in double.
 struct DiagonalQuadraticValue {
-  static std::int64_t bytes(const EvaluateArgs& a) { return a.columns * kDenseRows * 4; }
+  static std::int64_t bytes(const EvaluateArgs& a) { return 2 * a.columns * 8; }
 
-  static void tile(const EvaluateArgs& a, const float* x, double* sums) {
-    for (std::int64_t row = 0; row < kDenseRows; row += 4 * kWideLanes) {
-      Doubles sum[4] = {};
-      for (std::int64_t d = 0; d < a.columns; ++d) {
-        const Doubles scale = doubles(a.parameters[0][d]), center = doubles(a.parameters[1][d]);
-        for (int i = 0; i < 4; ++i) {
-          const Doubles y = doubles_at(x + d * kDenseRows + row + i * kWideLanes) - center;
-          sum[i] = sum[i] + scale * (y * y);
-        }
-      }
-      for (int i = 0; i < 4; ++i)
-        store(sums + row + i * kWideLanes, sum[i] * 0.5 + doubles(a.parameters[2][0]));
-    }
+  static Status rows(const EvaluateArgs& a, std::int64_t first, std::int64_t count, float* out,
+                     void* workspace) {
+    auto* diagonal = static_cast<double*>(workspace);
+    auto* center = diagonal + a.columns;
+    to_double(a.parameters[0], a.columns, diagonal);
+    to_double(a.parameters[1], a.columns, center);
+    const double offset = a.parameters[2][0];
+    sum_columns(
+        static_cast<const float*>(a.states) + first * a.columns, count, a.columns,
+        [diagonal, center](auto x, std::int64_t d) {
+          const auto y = x - from(center, d, x);
+          return from(diagonal, d, x) * (y * y);
+        },
+        [out, offset](std::int64_t row, double sum) { out[row] = static_cast<float>(sum * 0.5 + offset); });
+    return {};
   }
 };
 

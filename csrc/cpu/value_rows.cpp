@@ -84,9 +84,9 @@ struct Function {
 template <typename Visit> auto with_kind(const EvaluateArgs& a, Visit visit) {
   switch (a.kind) {
   case ValueKind::linear:
-    return visit(Dense<LinearValue>{});
+    return visit(LinearValue{});
   case ValueKind::diagonal_quadratic:
-    return visit(Dense<DiagonalQuadraticValue>{});
+    return visit(DiagonalQuadraticValue{});
   case ValueKind::quadratic:
     return visit(Dense<QuadraticValue>{});
   case ValueKind::mlp:

@@ -26,7 +26,8 @@ class _Dense(Compiled):
 class Linear(_Dense):
     """``bias + weight · x``.
 
-    Products and sums in float64, d = 0, 1, …, starting from the bias; rounded to float32 once.
+    Products and sums in float64: eight partial sums, of the d mod 8, each in order, then ((0 + 4) + (2 + 6)) +
+    ((1 + 5) + (3 + 7)), then the bias; rounded to float32 once.
 
     Args:
         weight: ``[D]``; taken as float32.
@@ -55,8 +56,9 @@ class Linear(_Dense):
 class Quadratic(_Dense):
     """``offset + ½ (x − center)ᵀ A (x − center)``: a peak at the center needs A negative definite.
 
-    With a diagonal all of it is float64, d = 0, 1, …, as ``a_d (y_d y_d)``. With a matrix y = x − center and A y are
-    float32, each sum over j = 0, 1, …, and y · (A y) is float64. Rounded to float32 once, after the half and the offset.
+    With a diagonal all of it is float64, ``a_d (y_d y_d)`` summed in the order of `Linear`. With a matrix y = x − center and
+    A y are float32, each sum over j = 0, 1, …, and y · (A y) is float64. Rounded to float32 once, after the half and the
+    offset.
     A need not be symmetric; only its symmetric part acts.
 
     Args:
