@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastguide.bench.case import OURS
+from fastguide.bench.peers import particles
 from fastguide.errors import BackendUnavailable
 
 
@@ -39,7 +40,7 @@ PANELS = {
         "Systematic resampling: log-weights to ancestors",
         (
             Line("fastguide", RED, "systematic", (OURS, f"{OURS}, out=")),
-            Line("particles", BLUE, "systematic", ("particles (Weights)", "particles (normalise)")),
+            Line("particles", BLUE, "systematic", particles.NAMES),
             Line(
                 "torch",
                 GREEN,

@@ -144,7 +144,9 @@ def bars() -> Iterator[Bar]:
     for k in (20, 23):
         what = f"select systematic, N = 2^{k}"
         yield Bar(what, partial(one_group, "systematic", 2**k), "particles", PARTICLES, 14, ours)
-        yield Bar(what, partial(one_group, "systematic", 2**k), "torch composition", TORCH, 24, ours)
+        composition = "torch composition (softmax, cumsum, searchsorted)"
+        yield Bar(what, partial(one_group, "systematic", 2**k), composition, TORCH[:2], 24, ours)
+        yield Bar(what, partial(one_group, "systematic", 2**k), "best torch composition", TORCH, 24, ours)
     what = "select multinomial, N = 2^20"
     yield Bar(what, lambda: one_group("multinomial", 2**20), "torch.multinomial", ("torch.multinomial",), 20, ours)
     yield Bar(what, lambda: one_group("multinomial", 2**20), "particles", PARTICLES, 5, ours)
