@@ -69,4 +69,24 @@ struct Trouble {
   Status status() const { return key == kNone ? Status{} : Status{static_cast<Code>(key & 7), key >> 3}; }
 };
 
+// What a thread met. Out-of-range indices are reported before bad rows, and rows that could not be ranked
+// before those that could not be drawn from: a kernel that met one has not read every row.
+struct Outcome {
+  Trouble ranges, ranks, rows;
+  bool short_of_memory = false;
+
+  void add(const Outcome& other) {
+    ranges.key = other.ranges.key < ranges.key ? other.ranges.key : ranges.key;
+    ranks.key = other.ranks.key < ranks.key ? other.ranks.key : ranks.key;
+    rows.key = other.rows.key < rows.key ? other.rows.key : rows.key;
+    short_of_memory |= other.short_of_memory;
+  }
+  Status status() const {
+    if (short_of_memory)
+      return {Code::out_of_memory, -1};
+    const Trouble& first = ranges.key != Trouble::kNone ? ranges : ranks.key != Trouble::kNone ? ranks : rows;
+    return first.status();
+  }
+};
+
 } // namespace fg::FG_LEVEL
