@@ -14,36 +14,40 @@
 
 namespace fg::FG_LEVEL {
 
-// Bit i of an 8-bit number moved to bit 4 i.
-struct Spread {
-  std::uint32_t of[256];
-  constexpr Spread() : of() {
-    for (std::uint32_t n = 0; n < 256; ++n)
-      for (std::uint32_t i = 0; i < 8; ++i)
-        of[n] |= (n >> i & 1u) << (4 * i);
-  }
+// The words of kLanes * 2 positions, in order but for pairs: words 0 and 1 of each call in the first
+// register, words 2 and 3 in the second.
+struct PositionWords {
+  UInts pairs[2];
 };
-constexpr Spread kSpread;
-
-FG_HD std::uint32_t below(ULongs words, std::uint64_t threshold) {
-#if defined(FG_LEVEL_avx512)
-  const __m512i low = _mm512_and_si512((__m512i)words, _mm512_set1_epi64(0xFFFFFFFF));
-  return _mm512_cmplt_epu64_mask(low, _mm512_set1_epi64(static_cast<long long>(threshold)));
-#elif defined(FG_LEVEL_avx2)
-  const __m256i low = _mm256_and_si256((__m256i)words, _mm256_set1_epi64x(0xFFFFFFFF));
-  const __m256i less = _mm256_cmpgt_epi64(_mm256_set1_epi64x(static_cast<long long>(threshold)), low);
-  return static_cast<std::uint32_t>(_mm256_movemask_pd(_mm256_castsi256_pd(less)));
-#else
-  std::uint32_t bits = 0;
-  for (int i = 0; i < kWideLanes; ++i)
-    bits |= static_cast<std::uint32_t>((words[i] & 0xFFFFFFFFu) < threshold) << i;
-  return bits;
-#endif
+FG_HD PositionWords position_words(std::uint64_t key, std::uint32_t slot, std::int64_t block,
+                                   std::int64_t step) {
+  const WordLanes words =
+      philox_lanes(key, ulongs(0), ulongs(slot), wide_lane_numbers() + static_cast<std::uint64_t>(block),
+                   ulongs(counter_word(step, Stream::positions)));
+  return {{(UInts)(words.w[1] << 32 | (words.w[0] & 0xFFFFFFFFu)),
+           (UInts)(words.w[3] << 32 | (words.w[2] & 0xFFFFFFFFu))}};
 }
 
-FG_HD WordLanes position_words(std::uint64_t key, std::uint32_t slot, std::int64_t block, std::int64_t step) {
-  return philox_lanes(key, ulongs(0), ulongs(slot), wide_lane_numbers() + static_cast<std::uint64_t>(block),
-                      ulongs(counter_word(step, Stream::positions)));
+// Bit i: the word of position i is below the threshold.
+FG_HD std::uint64_t below(const PositionWords& words, std::uint32_t threshold) {
+#if defined(FG_LEVEL_avx512)
+  const __m512i bound = _mm512_set1_epi32(static_cast<int>(threshold));
+  return _pdep_u64(_mm512_cmplt_epu32_mask((__m512i)words.pairs[0], bound), 0x33333333u) |
+         _pdep_u64(_mm512_cmplt_epu32_mask((__m512i)words.pairs[1], bound), 0xCCCCCCCCu);
+#else
+  std::uint64_t bits = 0;
+  for (int half = 0; half < 2; ++half) {
+    const Ints less = words.pairs[half] < threshold - UInts{};
+#if defined(FG_LEVEL_avx2)
+    const std::uint32_t lanes = static_cast<std::uint32_t>(_mm256_movemask_ps((Floats)less));
+    bits |= _pdep_u64(lanes, half ? 0xCCCCu : 0x3333u);
+#else
+    for (int i = 0; i < kLanes; ++i)
+      bits |= static_cast<std::uint64_t>(less[i] != 0) << (2 * half + 4 * (i / 2) + i % 2);
+#endif
+  }
+  return bits;
+#endif
 }
 
 // Bit i: the word of position 64 * chunk + i is below the first threshold, or the second.
@@ -52,18 +56,14 @@ struct Below {
 };
 template <bool Both>
 FG_HD Below words_below(std::uint64_t key, std::uint32_t slot, std::int64_t chunk, std::int64_t step,
-                        std::uint64_t first, std::uint64_t second) {
+                        std::uint32_t first, std::uint32_t second) {
   Below bits{};
-  for (int i = 0; i < 16; i += kWideLanes) {
-    const WordLanes words = position_words(key, slot, 16 * chunk + i, step);
-    std::uint64_t some = 0, others = 0;
-    for (int j = 0; j < 4; ++j) {
-      some |= static_cast<std::uint64_t>(kSpread.of[below(words.w[j], first)]) << j;
-      if (Both)
-        others |= static_cast<std::uint64_t>(kSpread.of[below(words.w[j], second)]) << j;
-    }
-    bits.first |= some << (4 * i);
-    bits.second |= others << (4 * i);
+#pragma GCC unroll 2
+  for (int i = 0; i < 64; i += 2 * kLanes) {
+    const PositionWords words = position_words(key, slot, 16 * chunk + i / 4, step);
+    bits.first |= below(words, first) << i;
+    if (Both)
+      bits.second |= below(words, second) << i;
   }
   return bits;
 }
@@ -103,9 +103,10 @@ public:
   }
 
   // `ranks`: keys of the state's positions, where confidence decides. Adds tokens out of range to `trouble`.
+  // Copies the tokens to `copy`.
   template <typename Token>
   FG_HD void find(const Token* tokens, std::int64_t state, std::int64_t group, std::uint32_t slot,
-                  const std::uint64_t* ranks, Trouble& trouble) {
+                  const std::uint64_t* ranks, Token* copy, Trouble& trouble) {
     const std::int64_t length = a_.lengths ? a_.lengths[group] : a_.length;
     const std::uint64_t key = static_cast<std::uint64_t>(a_.seeds[group]);
     std::int64_t masks = 0;
@@ -113,14 +114,17 @@ public:
     for (std::int64_t c = 0; c < used_; ++c) {
       const int n = length - 64 * c < 64 ? static_cast<int>(length - 64 * c) : 64;
       bool strange = false;
-      open_[c] = masked(tokens + 64 * c, n, a_.vocab, strange);
+      open_[c] = masked(tokens + 64 * c, n, a_.vocab, strange, copy + 64 * c);
       if (strange)
         trouble.add(2 * a_.particles + state * a_.length + 64 * c + first_strange(tokens + 64 * c, a_.vocab),
                     Code::out_of_range);
       masks += __builtin_popcountll(open_[c]);
-      if (a_.remask_threshold)
-        loose_[c] = ~open_[c] & (~std::uint64_t{0} >> (64 - n)) & ~frozen(state, c, n);
+      loose_[c] =
+          a_.remask_threshold ? ~open_[c] & (~std::uint64_t{0} >> (64 - n)) & ~frozen(state, c, n) : 0;
     }
+    if (length < a_.length)
+      __builtin_memcpy(copy + length, tokens + length,
+                       static_cast<std::size_t>(a_.length - length) * sizeof(Token));
     if (a_.count < 0) {
       for (std::int64_t m = 0; m < a_.branch; ++m)
         decide<true>(m, key, slot + static_cast<std::uint32_t>(m), a_.reveal_threshold);
@@ -162,40 +166,43 @@ private:
     constexpr std::uint64_t kAlways = 0xFFFFFFFFu;
     for (std::int64_t c = 0; c < used_; ++c) {
       const bool draw = Reveal && open_[c] && threshold && threshold <= kAlways;
-      const bool loosen = a_.remask_threshold && loose_[c];
+      const bool loosen = loose_[c] != 0;
       Below bits{};
+      const std::uint32_t reveal = static_cast<std::uint32_t>(threshold & kAlways);
       if (loosen)
-        bits = words_below<true>(key, slot, c, a_.step, threshold, a_.remask_threshold);
+        bits = words_below<true>(key, slot, c, a_.step, reveal,
+                                 static_cast<std::uint32_t>(a_.remask_threshold & kAlways));
       else if (draw)
-        bits = words_below<false>(key, slot, c, a_.step, threshold, 0);
+        bits = words_below<false>(key, slot, c, a_.step, reveal, 0);
       if (Reveal)
         revealed_[child * chunks_ + c] = open_[c] & (threshold > kAlways ? ~std::uint64_t{0} : bits.first);
-      remasked_[child * chunks_ + c] = loosen ? loose_[c] & bits.second : 0;
+      remasked_[child * chunks_ + c] =
+          loosen ? loose_[c] & (a_.remask_threshold > kAlways ? ~std::uint64_t{0} : bits.second) : 0;
     }
   }
 
   // Reveals the masks with the `count` smallest words.
   FG_HD void draw_lots(std::int64_t child, std::uint64_t key, std::uint32_t slot, std::int64_t masks,
                        std::int64_t count) {
+    const std::uint64_t loosen = a_.remask_threshold;
     for (std::int64_t c = 0; c < used_; ++c) {
       std::uint64_t drop = 0;
-      for (int i = 0; i < 16; i += kWideLanes) {
-        const WordLanes words = position_words(key, slot, 16 * c + i, a_.step);
-        std::uint64_t some = 0;
-        std::uint64_t lanes[4][kWideLanes];
-        for (int j = 0; j < 4; ++j) {
-          if (a_.remask_threshold)
-            some |= static_cast<std::uint64_t>(kSpread.of[below(words.w[j], a_.remask_threshold)]) << j;
-          store(lanes[j], words.w[j]);
+      for (int i = 0; i < 64; i += 2 * kLanes) {
+        const PositionWords words = position_words(key, slot, 16 * c + i / 4, a_.step);
+        if (loosen && loosen <= 0xFFFFFFFFu)
+          drop |= below(words, static_cast<std::uint32_t>(loosen)) << i;
+        // Words of positions that are not masked become the largest.
+        std::uint64_t pairs[kLanes];
+        store(pairs, words.pairs[0]);
+        store(pairs + kWideLanes, words.pairs[1]);
+        for (int k = 0; k < kWideLanes; ++k) {
+          __builtin_memcpy(words_.data + 64 * c + i + 4 * k, pairs + k, 8);
+          __builtin_memcpy(words_.data + 64 * c + i + 4 * k + 2, pairs + kWideLanes + k, 8);
         }
-        for (int l = 0; l < kWideLanes; ++l)
-          for (int j = 0; j < 4; ++j)
-            words_[64 * c + 4 * (i + l) + j] = static_cast<std::uint32_t>(lanes[j][l]);
-        drop |= some << (4 * i);
       }
       for (int i = 0; i < 64; ++i)
-        words_[64 * c + i] |= open_[c] >> i & 1 ? 0u : 0xFFFFFFFFu;
-      remasked_[child * chunks_ + c] = a_.remask_threshold ? loose_[c] & drop : 0;
+        words_[64 * c + i] |= static_cast<std::uint32_t>((open_[c] >> i & 1) - 1);
+      remasked_[child * chunks_ + c] = loose_[c] & (loosen > 0xFFFFFFFFu ? ~std::uint64_t{0} : drop);
     }
     take(child, words_.data, smallest(words_.data, 64 * used_, masks, count, 32));
   }

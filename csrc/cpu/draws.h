@@ -13,7 +13,8 @@ struct Draw {
   std::int64_t at;  // in children
   std::int64_t row; // state * length + position
   std::uint32_t slot, position;
-  std::uint64_t word;
+  std::uint64_t key;  // of the particle's group
+  std::uint64_t word; // set by make_words
 };
 
 // A growing list; malloc because a standard container would emit code above the baseline under a shared name.
@@ -26,6 +27,12 @@ struct Draws {
   Draws& operator=(const Draws&) = delete;
   ~Draws() { std::free(data); }
 
+  void drop_first(std::int64_t first) {
+    first = first < count ? first : count;
+    for (std::int64_t i = first; i < count; ++i)
+      data[i - first] = data[i];
+    count -= first;
+  }
   bool reserve(std::int64_t more) {
     if (count + more <= capacity)
       return true;
@@ -39,24 +46,28 @@ struct Draws {
   }
 };
 
-// Fills in the words of draws [from, draws.count), all of one group.
-FG_HD void make_words(Draws& draws, std::int64_t from, std::uint64_t key, const MaskedArgs& a) {
-  if (a.inverse_temperature == 0)
-    return;
+// The random words of n <= kWideLanes draws; room for kWideLanes.
+FG_HD void draw_words(const Draw* draws, std::int64_t n, const MaskedArgs& a, std::uint64_t* words) {
+  std::uint64_t keys[kWideLanes] = {}, slots[kWideLanes] = {}, positions[kWideLanes] = {};
+  for (std::int64_t i = 0; i < n; ++i) {
+    keys[i] = draws[i].key;
+    slots[i] = draws[i].slot;
+    positions[i] = draws[i].position;
+  }
+  const ULongs key = load<ULongs>(keys);
   const std::uint32_t step = static_cast<std::uint32_t>(a.step) * 16u + a.stream;
-  for (std::int64_t i = from; i < draws.count; i += kWideLanes) {
-    const int n = draws.count - i < kWideLanes ? static_cast<int>(draws.count - i) : kWideLanes;
-    std::uint64_t slots[kWideLanes] = {}, positions[kWideLanes] = {}, low[kWideLanes], high[kWideLanes];
-    for (int k = 0; k < n; ++k) {
-      slots[k] = draws.data[i + k].slot;
-      positions[k] = draws.data[i + k].position;
-    }
-    const WordLanes words =
-        philox_lanes(key, ulongs(0), load<ULongs>(slots), load<ULongs>(positions), ulongs(step));
-    store(low, words.w[0] & 0xFFFFFFFFu);
-    store(high, words.w[1] << 32);
-    for (int k = 0; k < n; ++k)
-      draws.data[i + k].word = high[k] | low[k];
+  const WordLanes lanes = philox_lanes(key & 0xFFFFFFFFu, key >> 32, ulongs(0), load<ULongs>(slots),
+                                       load<ULongs>(positions), ulongs(step));
+  store(words, lanes.w[1] << 32 | (lanes.w[0] & 0xFFFFFFFFu));
+}
+
+FG_HD void make_words(Draw* draws, std::int64_t n, const MaskedArgs& a) {
+  for (std::int64_t i = 0; i < n; i += kWideLanes) {
+    std::uint64_t words[kWideLanes];
+    const std::int64_t some = n - i < kWideLanes ? n - i : kWideLanes;
+    draw_words(draws + i, some, a, words);
+    for (std::int64_t k = 0; k < some; ++k)
+      draws[i + k].word = words[k];
   }
 }
 

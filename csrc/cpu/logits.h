@@ -21,6 +21,21 @@ struct BFloat16 {
   std::uint16_t bits;
 };
 
+// What all rows of a call undergo.
+struct RowSettings {
+  float scale;
+  std::int64_t vocab;
+  std::int64_t top_k;  // 0: all
+  std::uint64_t top_p; // share_word(p); 0: all
+
+  bool truncates() const { return top_k != 0 || top_p != 0; }
+};
+
+template <typename Logit> struct RowData {
+  const Logit* x;
+  const float *bias, *shift; // or null
+};
+
 // One register of logits as float32, exactly.
 FG_HD Floats load_logits(const float* x) {
   return load<Floats>(x);
@@ -152,9 +167,9 @@ private:
   template <int Registers, bool Keep>
   static FG_HD Longs weigh_some(const float* from, std::int32_t e, std::int64_t* weights) {
     Longs low[Registers], high[Registers], sums = {};
-    std::int32_t exponents[Registers];
+    LongPair exponents[Registers];
     for (int i = 0; i < Registers; ++i)
-      exponents[i] = e;
+      exponents[i] = weigh_exponent(e);
     weigh(from, exponents, low, high);
     for (int i = 0; i < Registers; ++i) {
       if constexpr (Keep) {

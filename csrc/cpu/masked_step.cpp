@@ -7,13 +7,23 @@
 // Where confidence decides what is revealed, a stage before them ranks the masked positions of the states.
 #include "cpu/masked.h"
 
+#include <type_traits>
+
 #include "core/categorical.h"
 #include "cpu/changes.h"
 #include "cpu/draws.h"
+#include "cpu/small_rows.h"
 #include "cpu/token_row.h"
 
 namespace fg::FG_LEVEL {
 namespace {
+
+template <typename Row> double confidence(const Row& rows, int r) {
+  if constexpr (Row::kRows == 1)
+    return rows.confidence();
+  else
+    return rows.confidence(r);
+}
 
 // What the stages share, with the types of the tokens and logits known.
 template <typename Token, typename Logit> struct Task {
@@ -56,11 +66,11 @@ template <typename Token, typename Logit> struct Task {
     }
     const Token* from = tokens + state * a.length;
     const std::uint32_t slot = static_cast<std::uint32_t>(number * a.branch);
-    changes.find(from, state, group, slot, ranks ? ranks + state * a.length : nullptr, outcome.ranges);
-
     Token* to = children + particle * a.branch * a.length;
+    changes.find(from, state, group, slot, ranks ? ranks + state * a.length : nullptr, to, outcome.ranges);
     for (std::int64_t m = 0; m < a.branch; ++m) {
-      __builtin_memcpy(to + m * a.length, from, static_cast<std::size_t>(a.length) * sizeof(Token));
+      if (m > 0)
+        __builtin_memcpy(to + m * a.length, from, static_cast<std::size_t>(a.length) * sizeof(Token));
       if (a.remask_threshold)
         for (std::int64_t c = 0; c < changes.used_chunks(); ++c)
           for (std::uint64_t left = changes.remasked(m, c); left; left &= left - 1)
@@ -81,8 +91,11 @@ template <typename Token, typename Logit> struct Task {
         __builtin_prefetch(logits(state, position) + (a.vocab < 64 ? a.vocab : 64) - 1);
         for (std::int64_t m = 0; m < a.branch; ++m) {
           draws.data[draws.count] = {(particle * a.branch + m) * a.length + position,
-                                     state * a.length + position, slot + static_cast<std::uint32_t>(m),
-                                     static_cast<std::uint32_t>(position), 0};
+                                     state * a.length + position,
+                                     slot + static_cast<std::uint32_t>(m),
+                                     static_cast<std::uint32_t>(position),
+                                     static_cast<std::uint64_t>(a.seeds[group]),
+                                     0};
           draws.count += static_cast<std::int64_t>(changes.revealed(m, c) >> bit & 1u);
         }
       }
@@ -91,37 +104,40 @@ template <typename Token, typename Logit> struct Task {
   }
 
   // Makes the draws [first, last), those of one row next to each other.
-  template <typename Row>
-  FG_HD void draw(Row& rows, const Draw* first, const Draw* last, Trouble& trouble) const {
-    const Draw* runs[Row::kRows + 1];
+  template <typename Row> void draw(Row& rows, const Draw* first, const Draw* last, Trouble& trouble) const {
     while (first < last) {
-      RowData<Logit> data[Row::kRows];
-      runs[0] = first;
-      for (int r = 0; r < Row::kRows; ++r) {
-        const Draw* next = runs[r] < last ? runs[r] : first; // too few rows: one of them twice, without draws
-        data[r] = row(next->row / a.length, next->position);
-        for (next = runs[r]; next < last && next->row == runs[r]->row;)
-          ++next;
-        runs[r + 1] = next;
+      const RowData<Logit> data = row(first->row / a.length, first->position);
+      std::int64_t token = 0;
+      const bool certain = a.inverse_temperature == 0;
+      const Code code = certain ? largest_token(data.x, data.bias, a.vocab, token) : rows.read(data);
+      const std::int64_t number = first->row;
+      for (; first < last && first->row == number; ++first) {
+        if (code != Code::ok)
+          trouble.add(first->at, code);
+        else
+          children[first->at] = static_cast<Token>(certain ? token : rows.draw(first->word));
       }
-      Code codes[Row::kRows];
-      std::int64_t tokens[Row::kRows] = {};
-      if (a.inverse_temperature == 0) {
-        for (int r = 0; r < Row::kRows; ++r)
-          codes[r] = largest_token(data[r].x, data[r].bias, a.vocab, tokens[r]);
-      } else {
-        rows.read(data, codes);
-      }
-      for (int r = 0; r < Row::kRows; ++r) {
-        for (const Draw* d = runs[r]; d < runs[r + 1]; ++d) {
-          if (codes[r] != Code::ok)
-            trouble.add(d->at, codes[r]);
-          else
-            children[d->at] =
-                static_cast<Token>(a.inverse_temperature == 0 ? tokens[r] : rows.draw(r, d->word));
-        }
-      }
-      first = runs[Row::kRows];
+    }
+  }
+
+  // Makes `n` draws, kRows or fewer, each from a lane of its own.
+  void draw_side_by_side(SmallRows<Logit>& rows, const Draw* draws, std::int64_t n, Trouble& trouble) const {
+    constexpr int kRows = SmallRows<Logit>::kRows;
+    RowData<Logit> data[kRows];
+    std::uint64_t words[kRows];
+    for (int r = 0; r < kRows; ++r)
+      data[r] = row(draws[r < n ? r : 0].row / a.length, draws[r < n ? r : 0].position);
+    for (int r = 0; r < n; r += kWideLanes)
+      draw_words(draws + r, n - r < kWideLanes ? n - r : kWideLanes, a, words + r);
+    Code codes[kRows];
+    std::int32_t found[kRows];
+    rows.read(data, codes);
+    rows.draw(words, found);
+    for (int r = 0; r < n; ++r) {
+      if (codes[r] != Code::ok)
+        trouble.add(draws[r].at, codes[r]);
+      else
+        children[draws[r].at] = static_cast<Token>(found[r]);
     }
   }
 
@@ -154,9 +170,12 @@ template <typename Token, typename Logit> struct Task {
       data[r] = row(state, positions[r < n ? r : 0]);
       data[r].shift = nullptr;
     }
-    rows.read(data, codes);
+    if constexpr (Row::kRows == 1)
+      codes[0] = rows.read(data[0]);
+    else
+      rows.read(data, codes);
     for (int r = 0; r < n; ++r)
-      keys[positions[r]] = codes[r] == Code::ok ? confidence_key(rows.confidence(r)) : refusal_key(codes[r]);
+      keys[positions[r]] = codes[r] == Code::ok ? confidence_key(confidence(rows, r)) : refusal_key(codes[r]);
   }
 };
 
@@ -225,8 +244,7 @@ Outcome rank_states(const Task<Token, Logit>& task, std::uint64_t* keys, int thr
   return outcome;
 }
 
-// Enough to fill the lanes that make their words, and for the rows to have arrived when they are read; few
-// enough for the list to stay in the first cache.
+// Enough for the rows to have arrived when they are read; few enough for the list to stay in the first cache.
 constexpr std::int64_t kDrawsTogether = 64;
 
 template <typename Row, typename Token, typename Logit>
@@ -238,21 +256,28 @@ void step_narrow(const Task<Token, Logit>& task, int threads, Outcome& outcome) 
     Draws draws;
     Row rows(task.settings());
     Changes changes(a);
-    mine.short_of_memory = !changes.complete() || !rows.complete();
-    std::int64_t group = 0;
-    const auto draw_listed = [&] {
-      make_words(draws, 0, static_cast<std::uint64_t>(a.seeds[group]), a);
-      task.draw(rows, draws.data, draws.data + draws.count, mine.rows);
-      draws.count = 0;
+    mine.short_of_memory = !changes.complete();
+    const auto draw_listed = [&](bool all) {
+      if constexpr (Row::kRows == 1) {
+        make_words(draws.data, draws.count, a);
+        task.draw(rows, draws.data, draws.data + draws.count, mine.rows);
+        draws.count = 0;
+      } else {
+        std::int64_t done = 0;
+        for (; done < draws.count && (all || draws.count - done >= Row::kRows); done += Row::kRows)
+          task.draw_side_by_side(rows, draws.data + done,
+                                 draws.count - done < Row::kRows ? draws.count - done : Row::kRows,
+                                 mine.rows);
+        draws.drop_first(done);
+      }
     };
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
     for (std::int64_t p = 0; p < a.particles; ++p) {
-      if (p / task.per_group != group || draws.count >= kDrawsTogether)
-        draw_listed();
-      group = p / task.per_group;
       mine.short_of_memory = mine.short_of_memory || !task.change(p, changes, draws, mine);
+      if (draws.count >= kDrawsTogether)
+        draw_listed(false);
     }
-    draw_listed();
+    draw_listed(true);
 #pragma omp critical(fastguide_masked_step)
     outcome.add(mine);
   }
@@ -272,7 +297,7 @@ void step_wide(const Task<Token, Logit>& task, int threads, Outcome& outcome) {
       for (std::int64_t p = a.particles * t / threads; p < a.particles * (t + 1) / threads; ++p) {
         const std::int64_t listed = parts[t].count;
         mine.short_of_memory = mine.short_of_memory || !task.change(p, changes, parts[t], mine);
-        make_words(parts[t], listed, static_cast<std::uint64_t>(a.seeds[p / task.per_group]), a);
+        make_words(parts[t].data + listed, parts[t].count - listed, a);
       }
     }
 #pragma omp critical(fastguide_masked_step)
@@ -321,7 +346,7 @@ template <typename Row, typename Token, typename Logit> Status step_rows(const M
     if (outcome.short_of_memory)
       return outcome.status();
   }
-  if constexpr (Row::kWide)
+  if constexpr (std::is_same_v<Row, WideRow<Logit>>)
     step_wide(task, threads, outcome);
   else
     step_narrow<Row>(task, threads, outcome);
@@ -331,10 +356,8 @@ template <typename Row, typename Token, typename Logit> Status step_rows(const M
 template <typename Token, typename Logit> Status step(const MaskedArgs& a) {
   if (a.vocab > kTokenBlock)
     return step_rows<WideRow<Logit>, Token, Logit>(a);
-#if defined(FG_LEVEL_avx512)
-  if (a.vocab <= SmallRows<Logit>::kMostTokens)
+  if (a.vocab <= SmallRows<Logit>::kMostTokens && a.inverse_temperature != 0)
     return step_rows<SmallRows<Logit>, Token, Logit>(a);
-#endif
   return step_rows<NarrowRow<Logit>, Token, Logit>(a);
 }
 

@@ -68,7 +68,7 @@ def threshold(y: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
     weights, drop, _ = _weigh(kept)
 
     def mass(bound: Tensor) -> Tensor:
-        inside = F.pad(y >= bound, (0, weights[0].numel() - y.shape[-1])).view_as(weights)
+        inside = F.pad(y >= bound, (0, weights.shape[1] * TOKEN_BLOCK - y.shape[-1])).view_as(weights)
         return ((weights * inside).sum(-1) >> drop).sum(-1, keepdim=True)
 
     total = mass(least)
