@@ -1,8 +1,9 @@
 // The threshold of a truncation: the largest value at which enough lies at or above it.
 //
 // Candidates stand in segments, one a block of logits; what a segment has at or above a bound is its sum
-// shifted right, as a block's share of a total is. Each round takes a candidate as pivot and drops those on
-// the side that cannot hold the threshold, so that all rounds together read the list about three times. No
+// shifted right, as a block's share of a total is. Each round takes a pivot, a candidate or a value found by
+// interpolation, and drops the candidates on the side that cannot hold the threshold, so that all rounds
+// together read the list about twice. No
 // sort, and no assumption on the values: equals fall together.
 #pragma once
 
@@ -80,12 +81,18 @@ public:
     return sum;
   }
 
-  // above_all() < needed <= all(). Empties the list.
-  float threshold(std::int64_t needed) {
+  // The sum of segment s at or above the threshold, once it is found.
+  std::int64_t found(std::int64_t s) const { return segments_[s].kept + segments_[s].at_least; }
+
+  // All listed lies in [low, high), and above_all() < needed <= all(). Empties the list.
+  float threshold(std::int64_t needed, float low, float high) {
     constexpr int kGuesses = 64; // then bisection, which no order of values can slow down
-    float low = -__builtin_inff(), high = __builtin_inff();
+    std::int64_t at_low = all(), at_high = above_all();
+    float under = -__builtin_inff(); // the threshold may be `low` itself
     for (int round = 0;; ++round) {
-      const float pivot = round < kGuesses ? middle() : between(low, high);
+      const float pivot = round >= kGuesses ? between(under, high)
+                          : round % 2       ? middle()
+                                            : interpolated(needed, low, high, at_low, at_high);
       std::int64_t at_least = 0, above = 0;
       for (std::int64_t s = 0; s < count_; ++s) {
         Segment& segment = segments_[s];
@@ -96,7 +103,9 @@ public:
       if (above < needed && at_least >= needed)
         return pivot;
       const bool up = above >= needed;
+      under = up ? pivot : under;
       (up ? low : high) = pivot;
+      (up ? at_low : at_high) = up ? above : at_least;
       left_ = 0;
       for (std::int64_t s = 0; s < count_; ++s) {
         Segment& segment = segments_[s];
@@ -118,6 +127,14 @@ private:
     const float a = at(left_ / 4), b = at(left_ / 2), c = at(left_ - 1 - left_ / 4);
     const float low = a < b ? a : b, high = a < b ? b : a;
     return c < low ? low : c > high ? high : c;
+  }
+
+  // Where the sums would reach `needed` if they grew evenly; a candidate where that says nothing.
+  float interpolated(std::int64_t needed, float low, float high, std::int64_t at_low,
+                     std::int64_t at_high) const {
+    const double share = static_cast<double>(at_low - needed) / (static_cast<double>(at_low - at_high) + 1.0);
+    const float pivot = static_cast<float>(low + (static_cast<double>(high) - low) * share);
+    return pivot > low && pivot < high ? pivot : middle();
   }
 
   static std::int32_t ordinal(float x) {

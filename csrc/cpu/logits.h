@@ -83,13 +83,17 @@ struct Block {
 
   bool forbidden() const { return !(max >= kLeast); }
 
-  // Returns the maximum of each lane.
-  template <typename Logit> FG_HD Floats read(const Logit* x, const float* bias, float scale, int n) {
+  // Returns the maximum of each lane. Fetches what lies `kAhead` logits further on, if not 0: without it the
+  // weighing of a block and the arrival of the next would take turns.
+  template <int kAhead = 0, typename Logit>
+  FG_HD Floats read(const Logit* x, const float* bias, float scale, int n) {
     Floats most = floats(kForbidden);
     Ints wrong = {};
     int i = 0;
     for (; i + kLanes <= n; i += kLanes) {
       Floats v = load_logits(x + i);
+      if (kAhead)
+        __builtin_prefetch(x + i + kAhead);
       if (bias)
         v = v + load<Floats>(bias + i);
       v = v * scale;

@@ -68,13 +68,13 @@ private:
     if (settings_.top_k) {
       candidates.add(block_.y, nullptr, block_.padded, least, kAbove, 0);
       if (candidates.all() >= settings_.top_k)
-        least = candidates.threshold(settings_.top_k);
+        least = candidates.threshold(settings_.top_k, least, kAbove);
     }
     if (settings_.top_p) {
       block_.weigh_all<true>(block_exponent(block_.max), weights_);
       candidates.clear();
       candidates.add(block_.y, weights_, block_.padded, least, kAbove, 0);
-      least = candidates.threshold(share_of_total(settings_.top_p, candidates.all()));
+      least = candidates.threshold(share_of_total(settings_.top_p, candidates.all()), least, kAbove);
     }
     return least;
   }
@@ -116,7 +116,16 @@ public:
     if (!settings_.truncates())
       return row.shift ? pass<true, true>(kLeast) : pass<false, true>(kLeast);
     const Code code = settings_.top_k ? pass<false, false>(kLeast) : pass<false, true>(kLeast);
-    return code == Code::ok ? pass<true, true>(threshold()) : code;
+    if (code != Code::ok)
+      return code;
+    const float least = threshold();
+    if (settings_.top_p && !row.shift) {
+      // The search has summed what is kept of each block.
+      least_ = least;
+      cuts_ = true;
+      return Code::ok;
+    }
+    return pass<true, true>(least);
   }
 
   std::int64_t draw(std::uint64_t word) {
@@ -143,11 +152,13 @@ private:
     float max;             // of the logits as they are scaled, before anything is cut
   };
   static constexpr std::int32_t kNone = INT32_MIN;
+  static constexpr int kAhead = static_cast<int>(4096 / sizeof(Logit));
   static constexpr int kSample = 32; // logits of a block from which the threshold is guessed
 
-  Floats read_block(std::int64_t b) {
+  template <int kAhead = 0> Floats read_block(std::int64_t b) {
     const std::int64_t from = b * kTokenBlock;
-    return block_.read(row_.x + from, row_.bias ? row_.bias + from : nullptr, settings_.scale, size_of(b));
+    return block_.template read<kAhead>(row_.x + from, row_.bias ? row_.bias + from : nullptr,
+                                        settings_.scale, size_of(b));
   }
   void cut_block(std::int64_t b) {
     block_.cut(least_, row_.shift ? row_.shift + b * kTokenBlock : nullptr, size_of(b));
@@ -175,7 +186,7 @@ private:
         part.exponent = kNone;
         continue;
       }
-      const Floats strips = read_block(b);
+      const Floats strips = read_block<kAhead>(b);
       if (!again) {
         part.max = block_.max;
         invalid |= block_.invalid;
@@ -225,17 +236,21 @@ private:
   template <bool Weigh> void collect(Candidates& candidates, float low, float high) {
     candidates.clear();
     for (std::int64_t b = 0; b < blocks_; ++b) {
-      if (parts_[b].max < low || parts_[b].exponent == kNone)
-        continue;
-      read_block(b);
-      if (Weigh)
-        block_.weigh_all<true>(parts_[b].exponent, weights_);
-      const std::int64_t drop = Weigh ? drop_of(b) : 0;
-      candidates.add(block_.y, Weigh ? weights_ : nullptr, block_.padded, low, high, drop < 62 ? drop : 62);
+      const bool empty = parts_[b].max < low || parts_[b].exponent == kNone;
+      if (!empty) {
+        read_block(b);
+        if (Weigh)
+          block_.weigh_all<true>(parts_[b].exponent, weights_);
+      }
+      const std::int64_t drop = Weigh && !empty ? drop_of(b) : 0;
+      candidates.add(block_.y, Weigh ? weights_ : nullptr, empty ? 0 : block_.padded, low, high,
+                     drop < 62 ? drop : 62);
     }
   }
-  // Lists `n` logits as if they were a row, with weights on the scale of the row's total, or ones.
-  template <bool Weigh> void list(Candidates& candidates, const float* y, std::int64_t n) {
+  // Lists `n` logits as if they were a row, with weights on the scale of the row's total, or ones. Returns
+  // the sum of their squares.
+  template <bool Weigh> double list(Candidates& candidates, const float* y, std::int64_t n) {
+    double squares = 0;
     candidates.clear();
     for (std::int64_t from = 0; from < n; from += kTokenBlock) {
       const int size = static_cast<int>(n - from < kTokenBlock ? n - from : kTokenBlock);
@@ -247,57 +262,75 @@ private:
           store(weights_ + i, low[0]);
           store(weights_ + i + kWideLanes, high[0]);
         }
+        for (int i = 0; i < size; ++i)
+          squares += static_cast<double>(weights_[i]) * static_cast<double>(weights_[i]);
       }
       candidates.add(y + from, Weigh ? weights_ : nullptr, size, kLeast, kAbove, 0);
     }
+    return Weigh ? squares : static_cast<double>(n);
   }
 
+  // The threshold; where top_p is set, the shares of what it keeps, and their total, too.
   float threshold() {
     Candidates candidates(listed_values_.data, listed_weights_.data, segments_.data);
+    float least = kLeast;
     if (settings_.top_k) {
-      // As many lanes as that have their largest at or above the bound, so as many logits do.
-      const float bound = bound_of<false>(candidates, settings_.top_k);
-      collect<false>(candidates, bound, kAbove);
-      const float least = candidates.all() < settings_.top_k ? kLeast : candidates.threshold(settings_.top_k);
-      if (!settings_.top_p)
-        return least;
+      float low, high;
+      enclose<false>(candidates, settings_.top_k,
+                     static_cast<double>(settings_.top_k) / static_cast<double>(settings_.vocab), low, high);
+      if (candidates.all() >= settings_.top_k)
+        least = candidates.threshold(settings_.top_k, low, high);
+    }
+    if (!settings_.top_p)
+      return least;
+    if (settings_.top_k) {
       collect<true>(candidates, least, kAbove);
-      return candidates.threshold(share_of_total(settings_.top_p, candidates.all()));
+      least = candidates.threshold(share_of_total(settings_.top_p, candidates.all()), least, kAbove);
+    } else {
+      const std::int64_t needed = share_of_total(settings_.top_p, total_);
+      float low, high;
+      enclose<true>(candidates, needed, static_cast<double>(settings_.top_p) * 0x1p-64, low, high);
+      least = candidates.threshold(needed, low, high);
     }
-    const std::int64_t needed = share_of_total(settings_.top_p, total_);
-    float low = bound_of<true>(candidates, needed), high = kAbove;
-    if (low == kLeast)
-      guess(candidates, low, high);
-    collect<true>(candidates, low, high);
-    if (candidates.above_all() >= needed || candidates.all() < needed)
-      collect<true>(candidates, kLeast, kAbove);
-    return candidates.threshold(needed);
+    total_ = 0;
+    for (std::int64_t b = 0; b < blocks_; ++b) {
+      parts_[b].share = parts_[b].exponent == kNone ? 0 : shift(candidates.found(b), -drop_of(b));
+      total_ += parts_[b].share;
+    }
+    return least;
   }
 
-  // A lower bound of the threshold, close where few tokens are needed: the threshold of the lanes' largest.
-  template <bool Weigh> float bound_of(Candidates& candidates, std::int64_t needed) {
+  // Lists the candidates between bounds on either side of the threshold. Where few tokens are needed, the
+  // largest of every lane of every block give a lower bound that lies close: as much as they hold at or above
+  // it, the row holds. Where many are, a sample gives both, three standard errors from the `share` of it that
+  // is needed; if they prove wrong, everything is listed.
+  template <bool Weigh>
+  void enclose(Candidates& candidates, std::int64_t needed, double share, float& low, float& high) {
+    low = kLeast;
+    high = kAbove;
     list<Weigh>(candidates, strips_.data, blocks_ * kLanes);
-    return candidates.all() < needed ? kLeast : candidates.threshold(needed);
-  }
-
-  // Where tokens are many, bounds on either side from the sample, three standard errors apart; tested later.
-  void guess(Candidates& candidates, float& low, float& high) {
-    list<true>(candidates, sample_.data, blocks_ * kSample);
-    const double total = static_cast<double>(candidates.all());
-    if (total == 0)
-      return;
-    double squares = 0;
-    for (std::int64_t i = 0; i < blocks_ * kSample; ++i) {
-      const double w = static_cast<double>(scaled_weight(sample_[i], top_ + headroom_)) / total;
-      squares += w * w;
+    if (candidates.all() >= needed) {
+      low = candidates.threshold(needed, kLeast, kAbove);
+    } else {
+      const std::int64_t sampled = blocks_ * kSample;
+      const double squares = list<Weigh>(candidates, sample_.data, sampled);
+      const double alive = static_cast<double>(candidates.all());
+      const double whole = Weigh ? alive : static_cast<double>(sampled);
+      const double error = 3 * std::sqrt(share * (1 - share) * squares);
+      const std::int64_t most = 1 + static_cast<std::int64_t>(share * whole + error);
+      const std::int64_t fewest = static_cast<std::int64_t>(share * whole - error);
+      if (fewest > 0 && fewest <= candidates.all()) {
+        high = candidates.threshold(fewest, kLeast, kAbove);
+        list<Weigh>(candidates, sample_.data, sampled);
+      }
+      if (most <= candidates.all())
+        low = candidates.threshold(most, kLeast, kAbove);
     }
-    const double p = static_cast<double>(settings_.top_p) * 0x1p-64;
-    const double error = 3 * std::sqrt(p * (1 - p) * squares);
-    if (p + error < 1)
-      low = candidates.threshold(1 + static_cast<std::int64_t>((p + error) * total));
-    if (p - error > 0) {
-      list<true>(candidates, sample_.data, blocks_ * kSample);
-      high = candidates.threshold(1 + static_cast<std::int64_t>((p - error) * total));
+    collect<Weigh>(candidates, low, high);
+    if (candidates.above_all() >= needed || candidates.all() < needed) {
+      low = kLeast;
+      high = kAbove;
+      collect<Weigh>(candidates, low, high);
     }
   }
 
