@@ -159,9 +159,9 @@ private:
 
   template <int Registers> static FG_HD Longs weigh_some(const float* y, std::int32_t e) {
     Longs low[Registers], high[Registers], sums = {};
-    std::int32_t exponents[Registers];
+    LongPair exponents[Registers];
     for (int i = 0; i < Registers; ++i)
-      exponents[i] = e;
+      exponents[i] = weigh_exponent(e);
     weigh(y, exponents, low, high);
     for (int i = 0; i < Registers; ++i)
       sums += low[i] + high[i];

@@ -78,7 +78,8 @@ struct Run {
 
 FG_HD Run weigh_run(const float* x, std::int32_t exponent) {
   Longs low[2], high[2];
-  weigh<2>(x, {exponent, exponent}, low, high);
+  const LongPair e = weigh_exponent(exponent);
+  weigh<2>(x, {e, e}, low, high);
   return {{(__m512i)low[0], (__m512i)high[0], (__m512i)low[1], (__m512i)high[1]}};
 }
 
