@@ -156,6 +156,7 @@ class _Run:
         self.problem_lengths = torch.tensor([p.length for p in self.problems], device=device)
         self.problem = torch.tensor(self.problem_of, device=device).repeat_interleave(particles)
         self.x = process.prior(groups * particles, self._expand_init(x_init, groups, particles), device)
+        self.free, self.frozen = self._find_given(groups)
 
     def _check_bias(self, bias: Tensor | None) -> Tensor | None:
         if bias is None:
@@ -184,6 +185,21 @@ class _Run:
         if isinstance(x_init, Tensor) and x_init.ndim == 2 and len(x_init) == particles and groups > 1:
             return x_init.repeat(groups, 1)
         return x_init
+
+    def _find_given(self, groups: int) -> tuple[Tensor, Tensor | None]:
+        """Return the number of masks of each group at the start ``[G]``, and where tokens are given ``[L]``, if any are."""
+        mask, rows = self.process.mask, self.x.view(groups, -1, self.process.length)
+        used = torch.ones_like(rows, dtype=torch.bool)
+        if self.lengths is not None:
+            used = (torch.arange(self.process.length, device=self.device) < self.lengths[:, None])[:, None].expand_as(
+                rows
+            )
+        free = ((rows == mask) & used).sum(-1).amax(-1)
+        given = (rows != mask) & used
+        frozen = given.flatten(0, 1).any(0)
+        if self.process.remask > 0 and bool((given != (frozen & used)).any()):
+            raise ValueError("x_init: with process.remask every row must give tokens at the same positions")
+        return free, frozen if bool(frozen.any()) else None
 
     def _gather(
         self, reward: Any, decode: Any, conditions: list[Any], call_rows: int
@@ -235,6 +251,8 @@ class _Run:
                 slots=None if which is None else which % s.particles,
                 bias=self.bias,
                 lengths=None if self.lengths is None else self.lengths[group],
+                free=self.free[group],
+                frozen=self.frozen,
             )
 
         return draw

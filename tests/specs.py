@@ -177,7 +177,7 @@ def _masked_log_ratio_samples() -> Iterator[dict[str, Any]]:
     for vocab in (5, 600):
         tokens, logits = masked_states(6, 9, vocab)
         shift, ancestors = _normal(6, 9, vocab, seed=1), torch.tensor([3, 0, 0, 2])
-        settings = {"ancestors": ancestors, "bias": _normal(9, vocab, seed=2), "temperature": 0.7}
+        settings = {"ancestors": ancestors, "bias": _normal(9, vocab, seed=2), "temperature": 0.7, "top_k": 4}
         children = ops.masked_step(tokens, logits, reveal_probability=0.5, branch=3, **settings)
         yield {
             "tokens": tokens,
@@ -193,8 +193,8 @@ def _masked_log_ratio_registered() -> Iterator[tuple[Any, ...]]:
     tokens, logits = masked_states(4, 9, 5)
     children = ops.masked_step(tokens, logits, reveal_probability=0.5)
     shift, bias, lengths = _normal(4, 9, 5), torch.zeros(5), torch.tensor([9, 6])
-    yield (tokens, children, logits, shift, 1.0, None, None, None, None)
-    yield (tokens, children, logits, shift, 2.0, bias, torch.arange(4), lengths, "torch")
+    yield (tokens, children, logits, shift, 1.0, 0, 1.0, None, None, None, None)
+    yield (tokens, children, logits, shift, 2.0, 3, 0.9, bias, torch.arange(4), lengths, "torch")
 
 
 def _masked_step_samples() -> Iterator[dict[str, Any]]:
@@ -212,13 +212,30 @@ def _masked_step_samples() -> Iterator[dict[str, Any]]:
         "step": 4,
         "lengths": torch.tensor([9, 6]),
     }
+    for order in ("random", "confidence"):
+        yield {
+            "tokens": tokens,
+            "logits": logits,
+            "reveal_count": torch.tensor([2, 1]),
+            "order": order,
+            "remask_probability": 0.3,
+            "frozen": tokens == 1,
+            "top_k": 4,
+            "top_p": 0.8,
+            "shift": logits.flip(1).clamp(min=-3),
+            "branch": 2,
+            "seed": torch.tensor([7, 8]),
+        }
 
 
 def _masked_step_registered() -> Iterator[tuple[Any, ...]]:
     tokens, logits = masked_states(4, 9, 5)
     ancestors, seeds = torch.tensor([3, 0, 0, 2, 1, 1]), torch.tensor([7, 8])
-    yield (tokens, logits, 0.5, 1.0, None, None, 1, None, 3, 0, None, None, None)
-    yield (tokens, logits, 1.0, 2.0, torch.zeros(5), ancestors, 2, seeds, 0, 4, None, torch.tensor([9, 6]), "torch")
+    by_chance = (0.5, None, -1, False, 0.0, None)
+    yield (tokens, logits, *by_chance, 1.0, 0, 1.0, None, None, None, 1, None, 3, 0, None, None, None)
+    by_count = (0.0, torch.tensor([2, 3]), 0, True, 0.1, torch.zeros(9, dtype=torch.bool))
+    bias, shift, lengths = torch.zeros(5), torch.zeros(4, 9, 5), torch.tensor([9, 6])
+    yield (tokens, logits, *by_count, 2.0, 3, 0.9, bias, shift, ancestors, 2, seeds, 0, 4, None, lengths, "torch")
 
 
 def _masked_mode_samples() -> Iterator[dict[str, Any]]:
@@ -229,6 +246,7 @@ def _masked_mode_samples() -> Iterator[dict[str, Any]]:
         "logits": logits,
         "rule": "draw",
         "temperature": 0.5,
+        "top_p": 0.7,
         "seed": torch.tensor([7, 8]),
         "step": 2,
     }
@@ -236,8 +254,9 @@ def _masked_mode_samples() -> Iterator[dict[str, Any]]:
 
 def _masked_mode_registered() -> Iterator[tuple[Any, ...]]:
     tokens, logits = masked_states(4, 9, 5)
-    yield (tokens, logits, 0.0, None, None, 0, 0, None, None, None)
-    yield (tokens, logits, 1.5, torch.zeros(9, 5), torch.tensor([7, 8]), 0, 4, None, torch.tensor([9, 6]), "torch")
+    yield (tokens, logits, 0.0, 0, 1.0, None, None, 0, 0, None, None, None)
+    lengths = torch.tensor([9, 6])
+    yield (tokens, logits, 1.5, 2, 0.5, torch.zeros(9, 5), torch.tensor([7, 8]), 0, 4, None, lengths, "torch")
 
 
 def _unique_samples() -> Iterator[dict[str, Any]]:

@@ -22,14 +22,15 @@ template <typename Token, typename Logit> Status likeliest(const MaskedArgs& a) 
   for (std::int64_t i = 0; i < a.states * chunks; ++i) {
     const std::int64_t state = i / chunks, chunk = i % chunks, start = state * a.length + 64 * chunk;
     const std::int64_t left = a.length - 64 * chunk < 64 ? a.length - 64 * chunk : 64;
-    __builtin_memcpy(filled + start, tokens + start, static_cast<std::size_t>(left) * sizeof(Token));
     const std::int64_t length = a.lengths ? a.lengths[state / per_group] : a.length;
     const std::int64_t used = length - 64 * chunk < left ? length - 64 * chunk : left;
+    if (used < left)
+      __builtin_memcpy(filled + start, tokens + start, static_cast<std::size_t>(left) * sizeof(Token));
     if (used <= 0)
       continue;
     Trouble range{first_range}, row{first_row};
     bool strange = false;
-    std::uint64_t open = masked(tokens + start, static_cast<int>(used), a.vocab, strange);
+    std::uint64_t open = masked(tokens + start, static_cast<int>(used), a.vocab, strange, filled + start);
     if (strange)
       range.add(2 * a.particles + start + first_strange(tokens + start, a.vocab), Code::out_of_range);
     for (; open; open &= open - 1) {

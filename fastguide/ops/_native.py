@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,25 +168,40 @@ def _address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 
 
-def _masked(
-    kernel: Callable[..., tuple[int, int]],
+def overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two contiguous tensors share memory."""
+    return a.data_ptr() < b.data_ptr() + b.nbytes and b.data_ptr() < a.data_ptr() + a.nbytes
+
+
+def masked_step(
     tokens: Tensor,
     logits: Tensor,
     children: Tensor,
     reveal_probability: float,
+    counts: Tensor | None,
+    count: int,
+    confidence: bool,
+    remask_probability: float,
+    frozen: Tensor | None,
     inverse_temperature: float,
+    top_k: int,
+    top_p: float,
     bias: Tensor | None,
+    shift: Tensor | None,
     ancestors: Tensor | None,
     seeds: Tensor | None,
     seed: int,
     step: int,
     slots: Tensor | None,
     lengths: Tensor | None,
-    stream: int,
+    stream: Stream = Stream.TOKENS,
 ) -> tuple[int, int]:
+    """Write ``children`` ``[P, M, L]``; see ``csrc/cpu/masked.h``. All contiguous, ``logits`` along its last axis."""
     states, length, vocab = logits.shape
     particles, branch, _ = children.shape
     state_stride, logits_stride, _ = logits.stride()
+    shift_state_stride, shift_stride, _ = (0, 0, 0) if shift is None else shift.stride()
+    kernel = _cpu.masked_step if stream == Stream.TOKENS else _cpu.masked_mode
     return kernel(
         tokens.data_ptr(),
         tokens.dtype == torch.int64,
@@ -197,6 +212,9 @@ def _masked(
         logits_stride,
         _address(bias),
         0 if bias is None or bias.dim() == 1 else vocab,
+        _address(shift),
+        shift_state_stride,
+        shift_stride,
         _address(ancestors),
         ancestors is not None and ancestors.dtype == torch.int64,
         _address(slots),
@@ -211,7 +229,15 @@ def _masked(
         length,
         vocab,
         reveal_probability,
+        _address(counts),
+        count,
+        confidence,
+        remask_probability,
+        _address(frozen),
+        0 if frozen is None or frozen.dim() == 1 else length,
         inverse_temperature,
+        top_k,
+        top_p,
         step,
         stream,
         config.threads(),
@@ -261,6 +287,8 @@ def masked_log_ratio(
     shift: Tensor,
     ratios: Tensor,
     inverse_temperature: float,
+    top_k: int,
+    top_p: float,
     bias: Tensor | None,
     ancestors: Tensor | None,
     lengths: Tensor | None,
@@ -292,29 +320,10 @@ def masked_log_ratio(
         length,
         vocab,
         inverse_temperature,
+        top_k,
+        top_p,
         config.threads(),
     )
-
-
-def masked_step(
-    tokens: Tensor,
-    logits: Tensor,
-    children: Tensor,
-    reveal_probability: float,
-    inverse_temperature: float,
-    bias: Tensor | None,
-    ancestors: Tensor | None,
-    seeds: Tensor | None,
-    seed: int,
-    step: int,
-    slots: Tensor | None,
-    lengths: Tensor | None,
-) -> tuple[int, int]:
-    """Write ``children`` ``[P, M, L]``; see ``csrc/cpu/masked.h``. All contiguous, ``logits`` along its last axis."""
-    return _masked(
-        _cpu.masked_step, tokens, logits, children, reveal_probability, inverse_temperature, bias, ancestors, seeds,
-        seed, step, slots, lengths, Stream.TOKENS,
-    )  # fmt: skip
 
 
 def masked_mode(
@@ -322,6 +331,8 @@ def masked_mode(
     logits: Tensor,
     filled: Tensor,
     inverse_temperature: float,
+    top_k: int,
+    top_p: float,
     bias: Tensor | None,
     seeds: Tensor | None,
     seed: int,
@@ -329,10 +340,10 @@ def masked_mode(
     slots: Tensor | None,
     lengths: Tensor | None,
 ) -> tuple[int, int]:
-    """Write ``filled`` ``[U, 1, L]``; see ``csrc/cpu/masked.h``. All contiguous, ``logits`` along its last axis."""
-    return _masked(
-        _cpu.masked_mode, tokens, logits, filled, 1.0, inverse_temperature, bias, None, seeds, seed, step, slots,
-        lengths, Stream.VALUE,
+    """Write ``filled`` ``[U, 1, L]``: a step that reveals everything, with draws from a stream of its own."""
+    return masked_step(
+        tokens, logits, filled, 1.0, None, -1, False, 0.0, None, inverse_temperature, top_k, top_p, bias, None, None,
+        seeds, seed, step, slots, lengths, Stream.VALUE,
     )  # fmt: skip
 
 
