@@ -178,7 +178,7 @@ def _masked_log_ratio_samples() -> Iterator[dict[str, Any]]:
     for vocab in (5, 600):
         tokens, logits = masked_states(6, 9, vocab)
         shift, ancestors = _normal(6, 9, vocab, seed=1), torch.tensor([3, 0, 0, 2])
-        settings = {"ancestors": ancestors, "bias": _normal(9, vocab, seed=2), "temperature": 0.7}
+        settings = {"ancestors": ancestors, "bias": _normal(9, vocab, seed=2), "temperature": 0.7, "top_k": 4}
         children = ops.masked_step(tokens, logits, reveal_probability=0.5, branch=3, **settings)
         yield {
             "tokens": tokens,
@@ -194,8 +194,8 @@ def _masked_log_ratio_registered() -> Iterator[tuple[Any, ...]]:
     tokens, logits = masked_states(4, 9, 5)
     children = ops.masked_step(tokens, logits, reveal_probability=0.5)
     shift, bias, lengths = _normal(4, 9, 5), torch.zeros(5), torch.tensor([9, 6])
-    yield (tokens, children, logits, shift, 1.0, None, None, None, None)
-    yield (tokens, children, logits, shift, 2.0, bias, torch.arange(4), lengths, "torch")
+    yield (tokens, children, logits, shift, 1.0, 0, 1.0, None, None, None, None)
+    yield (tokens, children, logits, shift, 2.0, 3, 0.9, bias, torch.arange(4), lengths, "torch")
 
 
 def _masked_step_samples() -> Iterator[dict[str, Any]]:

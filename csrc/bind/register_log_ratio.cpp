@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "bind/register.h"
+#include "core/categorical.h"
 
 namespace fg {
 
@@ -41,7 +42,7 @@ void register_log_ratio(pybind11::module_& m) {
            std::int64_t shift_stride, std::uintptr_t ratios, std::uintptr_t ancestors, bool wide_ancestors,
            std::uintptr_t lengths, std::int64_t states, std::int64_t particles, std::int64_t groups,
            std::int64_t branch, std::int64_t length, std::int64_t vocab, float inverse_temperature,
-           int threads) {
+           std::int64_t top_k, double top_p, int threads) {
           MaskedLogRatioArgs args{};
           args.tokens = pointer<const void>(tokens);
           args.children = pointer<const void>(children);
@@ -65,6 +66,8 @@ void register_log_ratio(pybind11::module_& m) {
           args.length = length;
           args.vocab = vocab;
           args.inverse_temperature = inverse_temperature;
+          args.top_k = top_k < vocab ? top_k : 0;
+          args.top_p = top_p < 1.0 ? share_word(top_p) : 0;
           args.threads = threads;
           return run(kernels().masked_log_ratio, args);
         });

@@ -93,87 +93,11 @@ template <typename Prediction> Status gaussian_shifted(const GaussianLogRatioArg
   return {Code::invalid_value, -1};
 }
 
-// A register of logits as they are weighed, before any shift.
-template <typename Logit>
-FG_HD Floats scaled(const Logit* x, const float* bias, std::int64_t i, std::int64_t n, float scale) {
-  const int count = n - i < kLanes ? static_cast<int>(n - i) : kLanes;
-  Floats y = count == kLanes ? load_logits(x + i) : load_first(x + i, count);
-  if (bias)
-    y = y + (count == kLanes ? load<Floats>(bias + i) : load_first(bias + i, count));
-  y = y * scale;
-  return lane_numbers() < count ? y : floats(kForbidden);
+// One logit as it is weighed, before any shift.
+template <typename Logit> FG_HD float scaled(const Logit* x, const float* bias, float scale) {
+  const float y = load_first(x, 1)[0];
+  return (bias ? y + *bias : y) * scale;
 }
-
-// The sum of a row's weights, block after block as csrc/core/categorical.h states it.
-class RowSum {
-public:
-  // `shares` and `exponents` have one entry a block.
-  RowSum(std::int64_t* shares, std::int32_t* exponents) : shares_(shares), exponents_(exponents) {}
-
-  // Adds a block of `registers` registers of y, overwriting values below -1e9.
-  FG_HD void add(float* y, int registers) {
-    constexpr float kLeast = static_cast<float>(-kMaxLogWeight), kMost = static_cast<float>(kMaxLogWeight);
-    Floats most = floats(kForbidden);
-    Ints wrong = {};
-    for (int i = 0; i < registers; ++i) {
-      Floats v = load<Floats>(y + i * kLanes);
-      wrong |= ~(v <= floats(kMost));
-      v = v >= floats(kLeast) ? v : floats(kForbidden);
-      most = v > most ? v : most;
-      store(y + i * kLanes, v);
-    }
-    for (int i = 0; i < kLanes; ++i)
-      invalid_ |= wrong[i] != 0;
-    const float max = largest(most);
-    exponents_[blocks_] = kNone;
-    shares_[blocks_] = 0;
-    if (!invalid_ && max != kForbidden) {
-      const std::int32_t e = block_exponent(max);
-      Longs sums = {};
-      int i = 0;
-      for (; i + kTogether <= registers; i += kTogether)
-        sums += weigh_some<kTogether>(y + i * kLanes, e);
-      for (; i < registers; ++i)
-        sums += weigh_some<1>(y + i * kLanes, e);
-      exponents_[blocks_] = e;
-      shares_[blocks_] = total(sums);
-      top_ = e > top_ ? e : top_;
-    }
-    ++blocks_;
-  }
-
-  FG_HD Code code() const {
-    return invalid_ ? Code::invalid_value : top_ == kNone ? Code::degenerate : Code::ok;
-  }
-  FG_HD std::int32_t exponent() const { return top_; }
-  FG_HD std::int64_t sum(int headroom) const {
-    std::int64_t sum = 0;
-    for (std::int64_t b = 0; b < blocks_; ++b)
-      sum += shift(shares_[b], -token_shift(exponents_[b], top_, headroom));
-    return sum;
-  }
-
-private:
-  static constexpr std::int32_t kNone = INT32_MIN;
-  static constexpr int kTogether = kLanes >= 16 ? 4 : 2; // registers; what the register file holds
-
-  template <int Registers> static FG_HD Longs weigh_some(const float* y, std::int32_t e) {
-    Longs low[Registers], high[Registers], sums = {};
-    LongPair exponents[Registers];
-    for (int i = 0; i < Registers; ++i)
-      exponents[i] = weigh_exponent(e);
-    weigh(y, exponents, low, high);
-    for (int i = 0; i < Registers; ++i)
-      sums += low[i] + high[i];
-    return sums;
-  }
-
-  std::int64_t* shares_;
-  std::int32_t* exponents_;
-  std::int64_t blocks_ = 0;
-  std::int32_t top_ = kNone;
-  bool invalid_ = false;
-};
 
 // Memory of zeros; null where there was none.
 template <typename T> struct Zeros {
@@ -188,16 +112,14 @@ template <typename T> struct Zeros {
 template <typename Token, typename Logit> class MaskedRatio {
 public:
   explicit MaskedRatio(const MaskedLogRatioArgs& args)
-      : a(args), rows(args.states * args.length), needed(rows), sums(rows) {}
+      : a(args), rows(args.states * args.length), needed(rows), sums(rows), least(rows) {}
 
   Status run() {
-    if (!needed.data || !sums.data)
+    if (!needed.data || !sums.data || !least.data)
       return {Code::out_of_memory, -1};
     const double positions = static_cast<double>(a.particles * a.branch) * static_cast<double>(a.length);
     const int threads = positions * 20.0 < 15e3 && a.vocab <= kTokenBlock ? 1 : a.threads;
-    Trouble ranges, bad_rows, tokens;
-    bool lacking = false;
-    const std::int64_t blocks = (a.vocab + kTokenBlock - 1) / kTokenBlock;
+    Trouble ranges, tokens;
 #pragma omp parallel num_threads(threads)
     {
       Trouble mine;
@@ -209,28 +131,10 @@ public:
     }
     if (ranges.key != Trouble::kNone)
       return ranges.status();
-#pragma omp parallel num_threads(threads)
-    {
-      Trouble mine;
-      const Zeros<std::int64_t> shares(2 * blocks);
-      const Zeros<std::int32_t> exponents(2 * blocks);
-      const bool complete = shares.data && exponents.data;
-#pragma omp for schedule(dynamic, 1 + 4096 / a.vocab)
-      for (std::int64_t r = 0; r < rows; ++r) {
-        fetch(r + kAhead);
-        if (complete && needed.data[r])
-          measure(r, shares.data, exponents.data, mine);
-      }
-#pragma omp critical(fastguide_log_ratio)
-      {
-        bad_rows.key = mine.key < bad_rows.key ? mine.key : bad_rows.key;
-        lacking |= !complete;
-      }
-    }
-    if (lacking)
-      return {Code::out_of_memory, -1};
-    if (bad_rows.key != Trouble::kNone)
-      return bad_rows.status();
+    const Status measured = a.vocab <= kTokenBlock ? measure_all<NarrowRow<Logit>>(threads)
+                                                   : measure_all<WideRow<Logit>>(threads);
+    if (measured.code != Code::ok)
+      return measured;
 #pragma omp parallel num_threads(threads)
     {
       Trouble mine;
@@ -249,6 +153,7 @@ private:
   std::int64_t rows;
   Zeros<unsigned char> needed; // whether a child needs the row
   Zeros<double> sums;          // log of the sum of its weights with the shift over that without
+  Zeros<float> least;          // the least logit that is kept
 
   std::int64_t state_of(std::int64_t particle) const {
     return a.ancestors.data ? a.ancestors[particle] : particle;
@@ -276,8 +181,9 @@ private:
                                 std::int64_t length, std::int64_t vocab, bool& strange_parent,
                                 bool& strange_child) {
     const int n = length - 64 * chunk < 64 ? static_cast<int>(length - 64 * chunk) : 64;
-    const std::uint64_t open = masked(parent + 64 * chunk, n, vocab, strange_parent);
-    return open & ~masked(child + 64 * chunk, n, vocab, strange_child);
+    Token unused[64];
+    const std::uint64_t open = masked(parent + 64 * chunk, n, vocab, strange_parent, unused);
+    return open & ~masked(child + 64 * chunk, n, vocab, strange_child, unused);
   }
 
   void mark(std::int64_t p, Trouble& trouble) {
@@ -307,6 +213,29 @@ private:
     }
   }
 
+  template <typename Row> Status measure_all(int threads) {
+    const RowSettings settings{a.inverse_temperature, a.vocab, a.top_k, a.top_p};
+    Trouble trouble;
+    bool lacking = false;
+#pragma omp parallel num_threads(threads)
+    {
+      Trouble mine;
+      Row reader(settings);
+#pragma omp for schedule(dynamic, 1 + 4096 / a.vocab)
+      for (std::int64_t r = 0; r < rows; ++r) {
+        fetch(r + kAhead);
+        if (reader.complete() && needed.data[r])
+          measure(r, reader, mine);
+      }
+#pragma omp critical(fastguide_log_ratio)
+      {
+        trouble.key = mine.key < trouble.key ? mine.key : trouble.key;
+        lacking |= !reader.complete();
+      }
+    }
+    return lacking ? Status{Code::out_of_memory, -1} : trouble.status();
+  }
+
   static constexpr std::int64_t kAhead = 64; // rows; one in twenty is needed at a usual step
 
   void fetch(std::int64_t row) const {
@@ -319,35 +248,23 @@ private:
     __builtin_prefetch(shifts(row) + last);
   }
 
-  void measure(std::int64_t row, std::int64_t* shares, std::int32_t* exponents, Trouble& trouble) {
-    const std::int64_t blocks = (a.vocab + kTokenBlock - 1) / kTokenBlock;
-    const Logit* x = logits(row);
-    const float *b = bias(row), *s = shifts(row);
-    RowSum without(shares, exponents), with(shares + blocks, exponents + blocks);
-    alignas(64) float y[kTokenBlock], shifted[kTokenBlock];
-    for (std::int64_t from = 0; from < a.vocab; from += kTokenBlock) {
-      const std::int64_t n = a.vocab - from < kTokenBlock ? a.vocab - from : kTokenBlock;
-      int registers = 0;
-      for (std::int64_t i = 0; i < n; i += kLanes, ++registers) {
-        const Floats v = scaled(x + from, b ? b + from : nullptr, i, n, a.inverse_temperature);
-        const Floats added =
-            n - i >= kLanes ? load<Floats>(s + from + i) : load_first(s + from + i, static_cast<int>(n - i));
-        store(y + i, v);
-        store(shifted + i, v >= floats(static_cast<float>(-kMaxLogWeight)) ? v + added : floats(kForbidden));
-      }
-      without.add(y, registers);
-      with.add(shifted, registers);
+  template <typename Row> void measure(std::int64_t row, Row& reader, Trouble& trouble) {
+    Code code = reader.read({logits(row), bias(row), nullptr});
+    if (code != Code::ok) {
+      trouble.add(2 * row, code);
+      return;
     }
-    if (without.code() != Code::ok) {
-      trouble.add(2 * row, without.code());
-    } else if (with.code() != Code::ok) {
-      trouble.add(2 * row + 1, with.code());
-    } else {
-      const int headroom = token_headroom(a.vocab);
-      sums.data[row] = static_cast<double>(with.exponent() - without.exponent()) * kLn2 +
-                       (log_fixed(static_cast<double>(with.sum(headroom))) -
-                        log_fixed(static_cast<double>(without.sum(headroom))));
+    const RowSum without = reader.sum();
+    code = reader.read({logits(row), bias(row), shifts(row)});
+    if (code != Code::ok) {
+      trouble.add(2 * row + 1, code);
+      return;
     }
+    const RowSum with = reader.sum();
+    sums.data[row] =
+        static_cast<double>(with.exponent - without.exponent) * kLn2 +
+        (log_fixed(static_cast<double>(with.total)) - log_fixed(static_cast<double>(without.total)));
+    least.data[row] = without.least;
   }
 
   double ratio(std::int64_t particle, std::int64_t c, Trouble& trouble) const {
@@ -360,9 +277,9 @@ private:
       for (; bits; bits &= bits - 1) {
         const std::int64_t i = 64 * chunk + __builtin_ctzll(bits), row = state * a.length + i, token = own[i];
         const float* b = bias(row);
-        const float y = scaled(logits(row) + token, b ? b + token : nullptr, 0, 1, a.inverse_temperature)[0];
+        const float y = scaled(logits(row) + token, b ? b + token : nullptr, a.inverse_temperature);
         const float shifted = y + shifts(row)[token];
-        if (!(y >= static_cast<float>(-kMaxLogWeight) && shifted >= static_cast<float>(-kMaxLogWeight)))
+        if (!(y >= least.data[row] && shifted >= kLeast))
           trouble.add(2 * rows + c * a.length + i, Code::degenerate);
         sum += sums.data[row] - (static_cast<double>(shifted) - static_cast<double>(y));
       }

@@ -38,6 +38,8 @@ struct MaskedLogRatioArgs {
   const std::int64_t* lengths;                   // [groups]: positions from here on are padding; or null
   std::int64_t states, particles, groups, branch, length, vocab;
   float inverse_temperature; // positive
+  std::int64_t top_k;        // tokens to keep; 0: all
+  std::uint64_t top_p;       // share_word(p); 0: all
   int threads;
 };
 

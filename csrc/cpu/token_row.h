@@ -28,6 +28,14 @@ FG_HD int first_reaching(const std::int64_t* weights, std::int64_t needed) {
   return i;
 }
 
+// What the weights of a row sum to, in units that rows of one width share but for the exponent, and the least
+// logit that is kept.
+struct RowSum {
+  std::int32_t exponent;
+  std::int64_t total;
+  float least;
+};
+
 // A row of one block (V <= 512): weighed once, then one walk a draw.
 template <typename Logit> class NarrowRow {
 public:
@@ -40,8 +48,9 @@ public:
     const int n = static_cast<int>(settings_.vocab);
     block_.read(row.x, row.bias, settings_.scale, n);
     Code code = status();
+    least_ = kLeast;
     if (code == Code::ok && settings_.truncates())
-      block_.cut(threshold(), nullptr, n);
+      block_.cut(least_ = threshold(), nullptr, n);
     if (code == Code::ok && row.shift) {
       block_.cut(kLeast, row.shift, n);
       code = status();
@@ -55,6 +64,7 @@ public:
     return first_reaching(weights_, target + 1);
   }
   double confidence() const { return largest_share(block_.max, block_exponent(block_.max), 0, total_); }
+  RowSum sum() const { return {block_exponent(block_.max), total_, least_}; }
 
 private:
   Code status() const {
@@ -85,6 +95,7 @@ private:
   alignas(64) std::int64_t listed_[kTokenBlock + kLanes];
   alignas(64) float values_[kTokenBlock + kLanes];
   std::int64_t total_ = 0;
+  float least_ = kLeast;
 };
 
 // A row of many blocks: one pass for the shares (before it, where tokens are cut, one for the threshold),
@@ -144,6 +155,7 @@ public:
     return b * kTokenBlock + first_reaching(weights_, token_prefix_needed(rest, drop));
   }
   double confidence() const { return largest_share(max_, top_, headroom_, total_); }
+  RowSum sum() const { return {top_, total_, least_}; }
 
 private:
   struct Part {

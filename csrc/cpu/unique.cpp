@@ -4,7 +4,8 @@
 // settled by comparing their bytes, so the answer never rests on the hash.
 //
 // At 2^17 rows of 76 bytes the hash reads 10 MB once; the table is probed out of order, and rows are taken in
-// batches whose table entries are prefetched.
+// batches whose table entries are prefetched. All of it goes stretch by stretch, so that a row is compared
+// while it is still in the caches from being hashed.
 #include "cpu/unique.h"
 
 #include <cstdlib>
@@ -69,6 +70,7 @@ struct Entry {
   std::uint32_t row_plus_one; // 0: free
 };
 constexpr std::int64_t kBatch = 64;
+constexpr std::int64_t kStretch = 1 << 20; // bytes of rows
 constexpr std::int64_t kMostRows = 0xFFFFFFFE;
 
 struct Table {
@@ -93,13 +95,13 @@ FG_HD std::int64_t find(const Table& table, const UniqueArgs& a, std::int64_t i,
   }
 }
 
-// Writes the first equal row of every row of part `part` of `parts` to inverse.
+// Writes the first equal row of those of rows [first, last) that are of part `part` of `parts` to inverse.
 FG_HD void resolve(const Table& table, const UniqueArgs& a, const Hash* hashes, int part, int parts,
-                   Interrupt& interrupt) {
+                   std::int64_t first, std::int64_t last) {
   std::int64_t batch[kBatch];
-  for (std::int64_t i = 0; i < a.count && !interrupt.requested();) {
+  for (std::int64_t i = first; i < last;) {
     std::int64_t n = 0;
-    for (; i < a.count && n < kBatch; ++i) {
+    for (; i < last && n < kBatch; ++i) {
       batch[n] = i;
       n +=
           (hashes[i].tag >> 32) * static_cast<std::uint64_t>(parts) >> 32 == static_cast<std::uint64_t>(part);
@@ -152,22 +154,25 @@ Status unique(const UniqueArgs& a) {
   Interrupt interrupt;
   if (complete) {
     const auto* rows = static_cast<const unsigned char*>(a.rows);
+    const std::int64_t stretch = kStretch / a.row_bytes + kBatch;
 #pragma omp parallel num_threads(parts)
-    {
+    for (std::int64_t first = 0; first < a.count; first += stretch) {
+      const std::int64_t last = first + stretch < a.count ? first + stretch : a.count;
 #pragma omp for schedule(static)
-      for (std::int64_t from = 0; from < a.count; from += kBatch) {
+      for (std::int64_t from = first; from < last; from += kBatch) {
         if (interrupt.requested())
           continue;
-        const std::int64_t end = from + kBatch < a.count ? from + kBatch : a.count;
+        const std::int64_t end = from + kBatch < last ? from + kBatch : last;
         for (std::int64_t i = from; i < end; ++i) {
           const Hash h = hash_row(rows + i * a.row_bytes, a.row_bytes);
           hashes[i] = {h.place & a.hash_mask, h.tag & a.hash_mask};
         }
       }
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
       for (int part = 0; part < parts; ++part)
-        resolve(Table{entries + static_cast<std::uint64_t>(part) * size, size - 1}, a, hashes, part, parts,
-                interrupt);
+        if (!interrupt.requested())
+          resolve(Table{entries + static_cast<std::uint64_t>(part) * size, size - 1}, a, hashes, part, parts,
+                  first, last);
     }
     if (!interrupt.requested())
       number(a);

@@ -93,10 +93,10 @@ def output(name: str, x: object, shape: tuple[int, ...], dtype: torch.dtype, dev
         raise ValueError(f"{name}: requires gradients, which are not recorded; pass its .detach()")
 
 
-def apart(name: str, x: Tensor, inputs: Iterable[Tensor | None]) -> None:
-    """Raise where ``x``, which is to be written, shares memory with an input."""
-    if any(y is not None and _native.overlap(x, y) for y in inputs):
-        raise ValueError(f"{name}: must not overlap an input; pass memory of its own")
+def apart(name: str, written: Iterable[Tensor], inputs: Iterable[Tensor | None]) -> None:
+    """Raise where a tensor to be written shares memory with an input or with another."""
+    if _native.overlapping(written, inputs):
+        raise ValueError(f"{name}: must not overlap an input or itself; pass memory of its own")
 
 
 def position(flat: int, shape: torch.Size) -> str:

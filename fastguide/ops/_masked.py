@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
@@ -121,20 +122,13 @@ def check_frozen(frozen: Tensor, tokens: Tensor) -> Tensor:
     return frozen.contiguous()
 
 
-def check_out(out: Tensor, shape: tuple[int, ...], tokens: Tensor) -> None:
-    """Raise unless ``out`` can take a result of this shape."""
-    if out.dtype != tokens.dtype:
-        raise TypeError(f"out: expected {tokens.dtype}, as tokens are, got {out.dtype}")
-    if out.shape != shape or not out.is_contiguous():
-        raise ValueError(
-            f"out: expected a contiguous tensor of shape {list(shape)}, got shape {list(out.shape)} with strides "
-            f"{list(out.stride())}"
-        )
-    _check_device("out", out, tokens)
-    if not torch.compiler.is_compiling() and _native.overlap(out, tokens):
-        raise ValueError(
-            "out: shares memory with tokens, which are still read while it is written; give another tensor"
-        )
+def check_out(out: object, shape: tuple[int, ...], inputs: Sequence[Tensor | None]) -> None:
+    """Raise unless ``out`` can take a result of this shape; ``inputs`` are the tokens and all else that is read."""
+    tokens = inputs[0]
+    assert tokens is not None
+    _checks.output("out", out, shape, tokens.dtype, tokens.device)
+    if isinstance(out, Tensor) and not torch.compiler.is_compiling():
+        _checks.apart("out", (out,), inputs)
 
 
 def check_indices(name: str, indices: Tensor | None, count: int | None, like: Tensor) -> Tensor | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,12 @@ def move(
 ) -> tuple[int, int]:
     """Gather rows; see ``csrc/cpu/move.h``. ``ancestors`` is ``[groups, draws]`` int32 or int64."""
     groups, draws = ancestors.shape
+    count = max(1, groups * rows)
+    addresses = [s.data_ptr() for s in sources]
     return _cpu.move(
-        [s.data_ptr() for s in sources],
-        [t.data_ptr() for t in targets],
-        [s.nbytes // max(1, s.shape[0]) for s in sources],
+        addresses,
+        addresses if in_place else [t.data_ptr() for t in targets],
+        [s.nbytes // count for s in sources],
         ancestors.data_ptr(),
         ancestors.dtype == torch.int64,
         groups,
@@ -118,15 +121,20 @@ def evaluate(
     )
 
 
-def overlap(a: Tensor, b: Tensor) -> bool:
-    """Say whether the memory between the first and last element of two tensors overlaps."""
-    if a.numel() == 0 or b.numel() == 0 or a.device != b.device:
-        return False
-    (first_a, last_a), (first_b, last_b) = _extent(a), _extent(b)
-    return first_a < last_b and first_b < last_a
+def overlapping(written: Iterable[Tensor], inputs: Iterable[Tensor | None]) -> bool:
+    """Say whether memory to be written meets that of an input or of another tensor to be written.
+
+    What counts is the memory between the first and the last element.
+    """
+    spans = [_span(x) for x in written if x.numel()]
+    others = [_span(x) for x in inputs if x is not None and x.numel()]
+    ordered = sorted(spans)
+    if any(first[1] > second[0] for first, second in itertools.pairwise(ordered)):
+        return True
+    return any(begin < last and first < end for begin, end in spans for first, last in others)
 
 
-def _extent(x: Tensor) -> tuple[int, int]:
+def _span(x: Tensor) -> tuple[int, int]:
     last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)) + 1
     return x.data_ptr(), x.data_ptr() + last * x.element_size()
 
@@ -295,6 +303,8 @@ def masked_log_ratio(
     shift: Tensor,
     ratios: Tensor,
     inverse_temperature: float,
+    top_k: int,
+    top_p: float,
     bias: Tensor | None,
     ancestors: Tensor | None,
     lengths: Tensor | None,
@@ -326,6 +336,8 @@ def masked_log_ratio(
         length,
         vocab,
         inverse_temperature,
+        top_k,
+        top_p,
         config.threads(),
     )
 

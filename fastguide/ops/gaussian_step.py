@@ -108,7 +108,7 @@ def _launch(
 ) -> Tensor:
     _gaussian.refuse_coefficients(coefficients)
     if out is not None:
-        _checks.apart("out", out, (x, prediction, shift, coefficients, ancestors, seeds, slots))
+        _checks.apart("out", (out,), (x, prediction, shift, coefficients, ancestors, seeds, slots))
     if config.choose_backend(x.device, backend) == "cpu":
         _checks.on_cpu("x", x)
         if out is None:

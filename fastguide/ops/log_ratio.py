@@ -79,6 +79,8 @@ def masked_log_ratio(
     shift: Tensor,
     *,
     temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
     bias: Tensor | None = None,
     ancestors: Tensor | None = None,
     lengths: Tensor | None = None,
@@ -87,7 +89,7 @@ def masked_log_ratio(
     """Return ``log p - log q`` of the tokens that a masked step revealed.
 
     At a position where the parent holds the mask and the child does not, ``p = softmax(y)`` with
-    ``y = (logits + bias) / temperature``, and ``q = softmax(y + shift)``. The ratio there is
+    ``y = (logits + bias) / temperature``, cut by ``top_k`` and ``top_p``, and ``q = softmax(y + shift)``. The ratio there is
     ``log sum_v p_v e^shift_v - shift_token``, from the same integer weights as the draws; the positions of a child add
     up. Which positions are revealed is no part of it.
 
@@ -97,6 +99,8 @@ def masked_log_ratio(
         logits: ``[U, L, V]`` float32, float16 or bfloat16; ``-inf`` forbids. Read at revealed positions only.
         shift: ``[U, L, V]`` float32; ``-inf`` forbids.
         temperature: positive.
+        top_k: as in :func:`fastguide.ops.masked_step.masked_step`.
+        top_p: likewise.
         bias: ``[V]`` or ``[L, V]``, added to the logits in float32 before the temperature; ``-inf`` forbids.
         ancestors: ``[P]`` int64 or int32, the row of ``tokens`` that each particle continues; default ``0..U-1``.
         lengths: ``[G]`` int64 or int32, one a group of ``P / G`` consecutive particles; positions from the length on
@@ -116,6 +120,7 @@ def masked_log_ratio(
     inverse_temperature = _masked.check_temperature(temperature)
     if inverse_temperature == 0:
         raise ValueError("temperature: expected a positive number, got 0, at which there are no probabilities")
+    most, share = _masked.check_truncation(top_k, top_p)
     tokens, logits = _masked.check_states(tokens, logits)
     bias = _masked.check_bias(bias, logits)
     ancestors = _masked.check_indices("ancestors", ancestors, None, tokens)
@@ -135,7 +140,9 @@ def masked_log_ratio(
             )
         lengths = lengths.to(torch.int64).clamp(0, tokens.shape[1])
     launch = _masked_op if torch.compiler.is_compiling() else _launch_masked
-    ratios: Tensor = launch(tokens, children, logits, shift, inverse_temperature, bias, ancestors, lengths, backend)
+    ratios: Tensor = launch(
+        tokens, children, logits, shift, inverse_temperature, most, share, bias, ancestors, lengths, backend
+    )
     return ratios
 
 
@@ -195,6 +202,8 @@ def _launch_masked(
     logits: Tensor,
     shift: Tensor,
     inverse_temperature: float,
+    top_k: int,
+    top_p: float,
     bias: Tensor | None,
     ancestors: Tensor | None,
     lengths: Tensor | None,
@@ -210,6 +219,8 @@ def _launch_masked(
             shift if shift.stride(2) == 1 else shift.contiguous(),
             ratios,
             inverse_temperature,
+            top_k,
+            top_p,
             bias,
             ancestors,
             lengths,
@@ -221,6 +232,8 @@ def _launch_masked(
             logits.detach(),
             shift.detach(),
             inverse_temperature=inverse_temperature,
+            top_k=top_k or None,
+            top_p=top_p,
             bias=None if bias is None else bias.detach(),
             ancestors=ancestors,
             lengths=lengths,
@@ -290,6 +303,8 @@ def _fake_masked(
     logits: Tensor,
     shift: Tensor,
     inverse_temperature: float,
+    top_k: int,
+    top_p: float,
     bias: Tensor | None,
     ancestors: Tensor | None,
     lengths: Tensor | None,
@@ -306,7 +321,7 @@ _gaussian_op = _library.register(
 )
 _masked_op = _library.register(
     "masked_log_ratio(Tensor tokens, Tensor children, Tensor logits, Tensor shift, float inverse_temperature, "
-    "Tensor? bias, Tensor? ancestors, Tensor? lengths, str? backend) -> Tensor",
+    "SymInt top_k, float top_p, Tensor? bias, Tensor? ancestors, Tensor? lengths, str? backend) -> Tensor",
     _launch_masked,
     _fake_masked,
 )

@@ -67,7 +67,7 @@ def masked_mode(
     seeds, number = _masked.check_seed(seed, tokens.shape[0], tokens)
     lengths = _masked.check_lengths(lengths, seeds, tokens.shape[1], tokens)
     if out is not None:
-        _masked.check_out(out, tuple(tokens.shape), tokens)
+        _masked.check_out(out, tuple(tokens.shape), (tokens, logits, bias, seeds, slots, lengths))
     settings = (
         tokens, logits, inverse_temperature, most, share, bias, seeds, number, step, slots, lengths, backend,
     )  # fmt: skip

@@ -78,7 +78,7 @@ def masked_step(
         slots: ``[P]`` int64 or int32, the number of each particle within its group; default ``0..P/G-1``.
         lengths: ``[G]`` int64 or int32; positions from the length of the group on are padding: copied, never drawn,
             remasked or counted.
-        out: ``[P, M, L]``, contiguous, of the dtype of ``tokens`` and apart from them: written and returned.
+        out: ``[P, M, L]``, contiguous, of the dtype of ``tokens`` and apart from all that is read: written and returned.
         backend: ``"cpu"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
 
     Returns:
@@ -111,7 +111,8 @@ def masked_step(
     if counts is not None:
         counts = _masked.check_per_group("reveal_count", counts, seeds, tokens)
     if out is not None:
-        _masked.check_out(out, (particles, branch, tokens.shape[1]), tokens)
+        read = (tokens, logits, counts, frozen, bias, shift, ancestors, seeds, slots, lengths)
+        _masked.check_out(out, (particles, branch, tokens.shape[1]), read)
     settings = (
         tokens, logits, probability, counts, count, order == "confidence", float(remask_probability), frozen,
         inverse_temperature, most, share, bias, shift, ancestors, branch, seeds, number, step, slots, lengths, backend,

@@ -14,13 +14,25 @@ from fastguide.reference import move as _reference
 
 
 @overload
-def move(tensors: Tensor, ancestors: Tensor, *, inplace: bool = ..., backend: str | None = ...) -> Tensor: ...
+def move(
+    tensors: Tensor, ancestors: Tensor, *, inplace: bool = ..., out: Tensor | None = ..., backend: str | None = ...
+) -> Tensor: ...
 @overload
 def move(
-    tensors: Sequence[Tensor], ancestors: Tensor, *, inplace: bool = ..., backend: str | None = ...
+    tensors: Sequence[Tensor],
+    ancestors: Tensor,
+    *,
+    inplace: bool = ...,
+    out: Sequence[Tensor] | None = ...,
+    backend: str | None = ...,
 ) -> list[Tensor]: ...
 def move(
-    tensors: Tensor | Sequence[Tensor], ancestors: Tensor, *, inplace: bool = False, backend: str | None = None
+    tensors: Tensor | Sequence[Tensor],
+    ancestors: Tensor,
+    *,
+    inplace: bool = False,
+    out: Tensor | Sequence[Tensor] | None = None,
+    backend: str | None = None,
 ) -> Tensor | list[Tensor]:
     """Gather the rows of state tensors by ancestors, within groups.
 
@@ -32,6 +44,8 @@ def move(
         inplace: overwrite ``tensors``, contiguous and with N = K, and return them. Every ancestor must keep its own
             place (``ancestors[g, a] == a`` for every ``a`` in use, as ``select(order="slots")`` gives them), so that
             only rows without offspring are written.
+        out: a tensor for a tensor, as many for a sequence: contiguous ``[G * K, ...]`` of the dtypes of the sources and
+            apart from them, to write into and return.
         backend: ``"cpu"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
 
     Returns:
@@ -39,18 +53,34 @@ def move(
 
     Raises:
         IndexError: an ancestor is outside ``[0, N)``.
-        ValueError: shapes do not fit, or ``inplace`` is asked for where it cannot be; nothing is written then.
-        TypeError: ancestors are not integers.
+        ValueError: shapes do not fit, or ``inplace`` or ``out`` is given where it cannot be; nothing is written then.
+        TypeError: ancestors are not integers; a tensor of ``out`` has another dtype than its source.
     """
+    single = isinstance(tensors, Tensor)
     sources = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     ancestors = _check(sources, ancestors)
     compiling = torch.compiler.is_compiling()
-    if inplace:
+    if out is not None:
+        targets = [out] if isinstance(out, Tensor) else list(out)
+        if inplace or single != isinstance(out, Tensor) or len(targets) != len(sources):
+            wanted = (
+                "none with inplace=True" if inplace else "a tensor" if single else f"a list of {len(sources)} tensors"
+            )
+            raise ValueError(f"out: expected {wanted}, got {type(out).__name__} of {len(targets)}")
+        for i, (target, source) in enumerate(zip(targets, sources, strict=True)):
+            shape = (ancestors.numel(), *source.shape[1:])
+            _checks.output("out" if single else f"out[{i}]", target, shape, source.dtype, source.device)
+        if compiling:
+            for target, moved in zip(targets, _op(sources, ancestors, backend), strict=True):
+                target.copy_(moved)
+        else:
+            _launch(sources, ancestors, backend, targets)
+    elif inplace:
         (_op_in_place if compiling else _launch_in_place)(sources, ancestors, backend)
-        moved = sources
+        targets = sources
     else:
-        moved = (_op if compiling else _launch)(sources, ancestors, backend)
-    return moved[0] if isinstance(tensors, Tensor) else moved
+        targets = (_op if compiling else _launch)(sources, ancestors, backend)
+    return targets[0] if single else targets
 
 
 def _check(sources: list[Tensor], ancestors: Tensor) -> Tensor:
@@ -61,13 +91,14 @@ def _check(sources: list[Tensor], ancestors: Tensor) -> Tensor:
         ancestors = ancestors[None]
     if ancestors.dim() != 2:
         raise ValueError(f"ancestors: expected shape [G, K] or [K], got {list(ancestors.shape)}")
-    groups = ancestors.shape[0]
+    groups, device = ancestors.shape[0], ancestors.device
+    rows = sources[0].shape[:1] if sources else None
     for i, tensor in enumerate(sources):
-        if tensor.dim() == 0 or groups == 0 or tensor.shape[0] % groups or tensor.shape[0] != sources[0].shape[0]:
+        if tensor.shape[:1] != rows or not rows or groups == 0 or rows[0] % groups:
             wanted = f"{sources[0].shape[0]} rows, as tensors[0] has" if i else f"equal parts for {groups} groups"
             raise ValueError(f"tensors[{i}]: expected {wanted}, got shape {list(tensor.shape)}")
-        if tensor.device != ancestors.device:
-            raise ValueError(f"tensors[{i}]: on {tensor.device}, but ancestors are on {ancestors.device}")
+        if tensor.device != device:
+            raise ValueError(f"tensors[{i}]: on {tensor.device}, but ancestors are on {device}")
     return ancestors.contiguous()
 
 
@@ -84,17 +115,27 @@ def _raise(code: int, index: int, ancestors: Tensor, rows: int) -> None:
     )
 
 
-def _launch(sources: list[Tensor], ancestors: Tensor, backend: str | None) -> list[Tensor]:
+def _launch(
+    sources: list[Tensor], ancestors: Tensor, backend: str | None, targets: list[Tensor] | None = None
+) -> list[Tensor]:
     if not sources:
         return []
     groups, draws = ancestors.shape
     rows = sources[0].shape[0] // groups
+    if targets is not None:
+        _checks.apart("out", targets, (*sources, ancestors))
     if config.choose_backend(ancestors.device, backend) == "torch":
         _raise(*_reference.check_ancestors(ancestors, rows, False), ancestors, rows)
-        return _reference.move([s.detach() for s in sources], ancestors, rows)
+        moved = _reference.move([s.detach() for s in sources], ancestors, rows)
+        return moved if targets is None else [t.copy_(m) for t, m in zip(targets, moved, strict=True)]
     _checks.on_cpu("tensors", ancestors)
     sources = [_native.plain(s) for s in sources]
-    targets = [s.new_empty((groups * draws, *s.shape[1:])) for s in sources]
+    if targets is None:
+        if draws == rows:
+            targets = [torch.empty_like(s) for s in sources]
+        else:
+            targets = [s.new_empty((groups * draws, *s.shape[1:])) for s in sources]
+        _native.advise_huge_pages(*targets)
     _raise(*_native.move(sources, targets, ancestors, rows, False), ancestors, rows)
     return targets
 

@@ -90,6 +90,12 @@ def share_word(p: float) -> int:
     return word - 2**64 if word >= 2**63 else word
 
 
+def row_sums(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return exponents and totals, int64 ``[D]``, of the weights of each row of ``y`` ``[D, V]``."""
+    weights, drop, exponent = _weigh(y)
+    return exponent.squeeze(-1), (weights.sum(-1) >> drop).sum(-1)
+
+
 def largest_share(y: Tensor) -> Tensor:
     """Return float64 ``[D]``: the probability of the likeliest token of each row of ``y`` ``[D, V]``, from integers."""
     weights, drop, exponent = _weigh(y)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastguide.reference.exp import MAX_LOG_WEIGHT, block_exponent, scaled_weight
+from fastguide.reference.categorical import row_codes, row_sums, scale_logits, threshold
+from fastguide.reference.exp import MAX_LOG_WEIGHT
 from fastguide.reference.gaussian_step import check_particles, per_particle
 from fastguide.reference.log import LN2, log
-from fastguide.reference.masked_step import TOKEN_BLOCK, row_codes, scale_logits
 
 OK, _, DEGENERATE, OUT_OF_RANGE = range(4)
 SUMS = 32
@@ -56,21 +56,6 @@ def gaussian_log_ratio(
     return sums.squeeze(-1) / (2.0 * (sigma * sigma)), OK, -1
 
 
-def row_sums(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return exponents and sums, int64 ``[R]``, of the integer weights of rows ``y`` ``[R, V]``, as tokens are drawn by."""
-    rows, vocab = y.shape
-    blocks = -(-vocab // TOKEN_BLOCK)
-    y = F.pad(y, (0, blocks * TOKEN_BLOCK - vocab), value=-math.inf).view(rows, blocks, TOKEN_BLOCK)
-    most = y.amax(-1)
-    alive = most >= -MAX_LOG_WEIGHT
-    exponent = block_exponent(torch.where(alive, most, 0))
-    top = torch.where(alive, exponent, -(2**32)).amax(-1, keepdim=True)
-    weights = scaled_weight(y, exponent[..., None]) * alive[..., None]
-    headroom = max(0, (blocks - 1).bit_length() - 4)
-    shares = (weights.sum(-1) >> (top - exponent + headroom).clamp(0, 62)) * alive
-    return top.squeeze(-1), shares.sum(-1)
-
-
 def masked_log_ratio(
     tokens: Tensor,
     children: Tensor,
@@ -78,6 +63,8 @@ def masked_log_ratio(
     shift: Tensor,
     *,
     inverse_temperature: float,
+    top_k: int | None,
+    top_p: float | None,
     bias: Tensor | None,
     ancestors: Tensor | None,
     lengths: Tensor | None,
@@ -114,8 +101,12 @@ def masked_log_ratio(
     u, at = rows // length, rows % length
     row_bias = None if bias is None else bias[at] if bias.dim() == 2 else bias
     y = scale_logits(logits[u, at], row_bias, inverse_temperature)
-    shifted = torch.where(y >= -MAX_LOG_WEIGHT, y + shift[u, at], -math.inf)
-    codes = torch.stack((row_codes(y), row_codes(shifted)), -1)
+    codes = torch.stack((row_codes(y),) * 2, -1)
+    fine = codes[:, 0] == OK
+    least = threshold(y[fine], top_k, top_p).clamp(min=-MAX_LOG_WEIGHT)
+    shifted = torch.where(y[fine] >= least, y[fine] + shift[u[fine], at[fine]], -math.inf)
+    y = torch.where(y[fine] >= least, y[fine], -math.inf)
+    codes[fine, 1] = row_codes(shifted)
     if bool((codes != OK).any()):
         first = int((codes != OK).flatten().nonzero()[0])
         return ratios, int(codes.flatten()[first]), 2 * int(rows[first // 2]) + first % 2

@@ -85,8 +85,13 @@ def test_masked_kernel_agrees_with_reference(states: int, length: int, vocab: in
     particles = 20 if vocab < 100 else 4
     shift, ancestors = normal(states, length, vocab), torch.randint(0, states, (particles,))
     bias = normal(vocab, seed=1)
-    for temperature, given_bias in ((1.0, None), (0.3, bias), (2.0, bias.expand(length, vocab))):
-        how = {"temperature": temperature, "bias": given_bias, "ancestors": ancestors}
+    for how in (
+        {},
+        {"temperature": 0.3, "bias": bias, "top_k": 7},
+        {"temperature": 2.0, "bias": bias.expand(length, vocab), "top_p": 0.8},
+        {"top_k": 300, "top_p": 0.5},
+    ):
+        how["ancestors"] = ancestors
         children = masked_step(tokens, logits, reveal_probability=0.6, branch=3, **how)
         ratios = agree_masked(tokens, children, logits, shift, **how)
         assert ratios.shape == (particles, 3)
@@ -125,6 +130,20 @@ def test_weights_of_masked_children_average_one_exactly() -> None:
     of_q = q[torch.arange(3), outcomes].sum(-1)
     lost = float(logits[0, 2].double().softmax(-1)[0])  # p is positive where q is not
     assert float((of_q + ratios).exp().sum()) == pytest.approx(1 - lost, abs=2e-6)
+
+
+@pytest.mark.parametrize("vocab", [22, 700])
+def test_masked_ratio_is_that_of_the_truncated_law(vocab: int) -> None:
+    tokens, logits = masked_states(12, 30, vocab, masked=1.0)
+    shift = normal(12, 30, vocab, seed=2)
+    kept = torch.where(logits >= logits.topk(5, -1).values[..., -1:], logits, -math.inf).double()
+    children = masked_step(tokens, logits, reveal_probability=1.0, top_k=5, shift=shift, branch=2)
+    at = children[..., None]
+    p, q = (y.log_softmax(-1)[:, None].expand(-1, 2, -1, -1).gather(-1, at) for y in (kept, kept + shift))
+    ratios = masked_log_ratio(tokens, children, logits, shift, top_k=5)
+    assert torch.allclose(ratios, (p - q).sum((2, 3)), atol=3e-5)
+    with pytest.raises(ValueError, match=r"children\[.*a token that the law of its step never draws"):
+        masked_log_ratio(tokens, logits.argmin(-1)[:, None], logits, shift, top_k=5)
 
 
 @settings(max_examples=40, deadline=None)

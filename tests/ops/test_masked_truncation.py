@@ -257,11 +257,11 @@ def test_wrong_arguments_are_refused(backend: str) -> None:
         step(shift=torch.zeros(4, 6, 4))
     with pytest.raises(ValueError, match=r"shift: .*temperature 0"):
         step(shift=torch.zeros(4, 6, 5), temperature=0.0)
-    with pytest.raises(TypeError, match=r"out: expected torch.int64, as tokens are, got torch.int32"):
+    with pytest.raises(TypeError, match=r"out: expected torch.int64, got torch.int32"):
         step(out=torch.zeros(4, 1, 6, dtype=torch.int32))
-    with pytest.raises(ValueError, match=r"out: expected a contiguous tensor of shape \[4, 1, 6\], got shape \[4, 6\]"):
+    with pytest.raises(ValueError, match=r"out: expected shape \(4, 1, 6\), got \(4, 6\)"):
         step(out=torch.zeros(4, 6, dtype=torch.int64))
-    with pytest.raises(ValueError, match="out: shares memory with tokens"):
+    with pytest.raises(ValueError, match="out: must not overlap an input or itself"):
         step(out=tokens[:, None])
     with pytest.raises(ValueError, match="top_p"):
         masked_mode(tokens, logits, rule="draw", top_p=2.0, backend=backend)

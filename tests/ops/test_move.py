@@ -72,6 +72,55 @@ def test_one_tensor_in_one_tensor_out() -> None:
     assert x.tolist() == [[0, 1], [0, 1], [4, 5], [4, 5]]
 
 
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_out_is_written_and_returned(backend: str) -> None:
+    ancestors = torch.randint(0, 50, (3, 20))
+    tensors = state(150)
+    out = [torch.full((60, *x.shape[1:]), 7).to(x.dtype) for x in tensors]
+    moved = move(tensors, ancestors, out=out, backend=backend)
+    for got, target, want in zip(moved, out, move(tensors, ancestors), strict=True):
+        assert got is target
+        assert torch.equal(got, want)
+    assert move(tensors[0], ancestors, out=out[0], backend=backend) is out[0]
+    with pytest.raises(ValueError, match=r"out\[1\]: expected shape \(60,\), got \(150,\)"):
+        move(tensors, ancestors, out=[out[0], tensors[1], *out[2:]], backend=backend)
+    with pytest.raises(TypeError, match=r"out: expected torch.float32, got torch.int64"):
+        move(tensors[0], ancestors, out=out[1], backend=backend)
+    with pytest.raises(ValueError, match=r"out: expected a list of 7 tensors, got list of 6"):
+        move(tensors, ancestors, out=out[1:], backend=backend)
+    with pytest.raises(ValueError, match=r"out: expected a tensor, got list of 1"):
+        move(tensors[0], ancestors, out=out[:1], backend=backend)
+    with pytest.raises(ValueError, match="out: expected none with inplace=True"):
+        move(tensors[0], torch.arange(150), out=torch.empty(150, 5, 3), inplace=True, backend=backend)
+    wide = torch.arange(240).view(120, 2)
+    before = wide.clone()
+    with pytest.raises(ValueError, match="out: must not overlap an input or itself"):
+        move(wide[:60], ancestors % 20, out=wide[59:119], backend=backend)
+    with pytest.raises(ValueError, match="out: must not overlap an input or itself"):
+        move([before, before + 1], ancestors % 40, out=[wide[:60], wide[30:90]], backend=backend)
+    assert torch.equal(wide, before)
+    with pytest.raises(IndexError, match=r"ancestors\[0, 0\] is 50"):
+        move(tensors[0], torch.full((3, 20), 50), out=out[0], backend=backend)
+
+
+@pytest.mark.parametrize("width", [1_000, 1_024])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_rows_too_many_for_the_caches_are_moved_alike(width: int, offset: int) -> None:
+    # Long rows are streamed, past the head and tail of their cache lines.
+    rows = 10_000
+    memory = torch.randint(0, 256, (rows * width + 64,), dtype=torch.uint8)
+    source, ancestors = memory[offset : offset + rows * width].view(rows, width), slots_order(1, rows)
+    expected = source[ancestors[0]]
+    out = torch.zeros(rows * width + 64, dtype=torch.uint8)
+    target = out[offset : offset + rows * width].view(rows, width)
+    for variant in builds():
+        assert torch.equal(move(source, ancestors, out=target.zero_()), expected), variant
+        assert torch.equal(move(source.clone(), ancestors, inplace=True), expected), variant
+        assert not out[:offset].any()
+        assert not out[offset + rows * width :].any()
+    assert torch.equal(move(source, ancestors), expected)
+
+
 def test_views_are_read_as_what_they_show() -> None:
     x, ancestors = torch.arange(24.0).view(4, 6), torch.tensor([1, 1, 3, 0])
     for view in (x.T.contiguous().T, x[:, ::2], x.view(4, 2, 3).transpose(1, 2), x[:1].expand(4, 6)):
@@ -122,6 +171,13 @@ def test_compiles_into_one_graph() -> None:
     def shift(tensors: list[Tensor], inplace: bool) -> list[Tensor]:
         return move([x + x for x in tensors], ancestors, inplace=inplace)
 
+    def into(tensors: list[Tensor], out: list[Tensor]) -> list[Tensor]:
+        return move([x + x for x in tensors], ancestors, out=out)
+
+    out = [torch.zeros_like(x) for x in tensors]
+    torch.compile(into, backend="aot_eager", fullgraph=True)(tensors, out)
+    for got, want in zip(out, shift(tensors, False), strict=True):
+        assert torch.equal(got, want)
     for inplace in (False, True):
         compiled = torch.compile(shift, backend="aot_eager", fullgraph=True)
         for got, want in zip(compiled(tensors, inplace), shift(tensors, False), strict=True):
