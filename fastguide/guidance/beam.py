@@ -63,9 +63,9 @@ class Beam:
         # Relative to the best of them, rewards of any size can be ranked.
         best = competing.amax(-1, keepdim=True)
         scores = competing - torch.where(best > -torch.inf, best, 0.0)
-        children = ops.select(
-            scores, n if self.best_of == "group" else 1, rule="topk", degenerate="keep"
-        ).ancestors.to(torch.int64)
+        children = ops.select(scores, n if self.best_of == "group" else 1, rule="topk", degenerate="keep").ancestors.to(
+            torch.int64
+        )
         if self.best_of == "parent":
             children = children[..., 0] + torch.arange(n, device=values.device) * branch
         kept = everyone.gather(1, children)

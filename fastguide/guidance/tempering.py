@@ -14,18 +14,18 @@ BISECTIONS = 30
 
 
 def highest(ess: Callable[[Tensor], Tensor], target: float, low: Tensor, high: float) -> Tensor:
-    """Return, for each group, the inverse temperature between ``low`` ``[G]`` and ``high`` at which ``ess`` reaches ``target``.
+    """Return, for each group, the inverse temperature from ``low`` ``[G]`` to ``high`` at which ``ess`` falls to ``target``.
 
-    It is ``high`` where ``ess(high)`` is not below ``target``, and else the least one (of the last bracket) that is: the
-    effective sample size ends below ``target`` by a hair, so that a group whose threshold is the same resamples.
+    It is ``high`` where ``ess`` is not below ``target`` there, and ``low`` where it is below ``target`` already. Between them
+    ``ess`` ends below ``target`` by a hair, so that a group whose threshold is the same resamples.
     """
     least, most = low, torch.full_like(low, high)
-    enough_at_high = ess(most) >= target
+    stays, ends = ess(least) < target, ess(most) >= target
     for _ in range(BISECTIONS):
         middle = 0.5 * (least + most)
         enough = ess(middle) >= target
         least, most = torch.where(enough, middle, least), torch.where(enough, most, middle)
-    return torch.where(enough_at_high, high, most)
+    return torch.where(ends, high, torch.where(stays, low, most))
 
 
 def check_alphas(alphas: Sequence[float]) -> tuple[float, ...]:

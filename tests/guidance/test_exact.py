@@ -10,9 +10,11 @@ import torch
 import fastguide as fg
 from tests.oracle.checks import (
     effective_draws,
+    mean_distance,
     normalizer_is_unbiased,
     only_the_collapsed_group_is_resampled,
     samples_follow_the_target,
+    slope,
 )
 from tests.oracle.masked import TabularMasked, noise_floor, total_variation
 from tests.oracle.steer import read, steer, wrong
@@ -27,7 +29,8 @@ SMC = {
     "multinomial": {"rule": "multinomial", "ess_threshold": 0.9},
     "residual": {"rule": "residual", "ess_threshold": 0.9},
     "max": {"potential": "max"},
-    "sum": {"potential": "sum"},
+    # Its weights grow with the square of the number of values: a milder tilt, or no number of particles is enough.
+    "sum": {"potential": "sum", "alpha": 4.0, "ess_threshold": 0.9},
     "max_difference": {"potential": "max_difference", "ess_threshold": 0.9},
     "window": {"value_steps": range(2, 4), "ess_threshold": 0.9},
     "interval": {"value_steps": range(0, 4, 2), "ess_threshold": 0.9},
@@ -41,14 +44,22 @@ SMC = {
     "adaptive in a window": {"target_ess": 0.6, "ess_threshold": 0.7, "value_steps": (1, 3)},
 }
 CONSISTENT = {
-    **{f"SMC {name}": fg.SMC(alpha=ALPHA, **settings) for name, settings in SMC.items()},
+    **{f"SMC {name}": fg.SMC(**{"alpha": ALPHA, **settings}) for name, settings in SMC.items()},
     "NestedSMC 2": fg.NestedSMC(alpha=ALPHA, branch=2),
     "NestedSMC 5 always": fg.NestedSMC(alpha=ALPHA, branch=5, ess_threshold=1.0),
     "NestedSMC 3 never": fg.NestedSMC(alpha=ALPHA, branch=3, ess_threshold=0.0),
     "NestedSMC 3 multinomial": fg.NestedSMC(alpha=ALPHA, branch=3, ess_threshold=0.9, rule="multinomial"),
     "BestOfN": fg.BestOfN(alpha=ALPHA),
 }
-consistent = pytest.mark.parametrize("guidance", CONSISTENT.values(), ids=CONSISTENT.keys())
+# One of each kind is checked every time; the others differ from it in one setting.
+FAST = ("default", "always", "max", "max_difference", "window", "tempered", "adaptive", "NestedSMC 2", "BestOfN")
+consistent = pytest.mark.parametrize(
+    "guidance",
+    [
+        pytest.param(g, id=name, marks=() if name.removeprefix("SMC ") in FAST else pytest.mark.slow)
+        for name, g in CONSISTENT.items()
+    ],
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +70,7 @@ def oracle():
 class TestNormalizer:
     @consistent
     def test_is_unbiased_whatever_the_values(self, oracle, guidance):
-        # The sum of wrong values is wronger still: its own spread, for the same standard error.
-        spread = 0.15 if getattr(guidance, "potential", "") == "sum" else 0.5
-        normalizer_is_unbiased(oracle, guidance, wrong(spread))
+        normalizer_is_unbiased(oracle, guidance, wrong(0.5))
 
     @pytest.mark.parametrize("alpha", [0.5, 2.0])
     @pytest.mark.parametrize("kind", [fg.SMC, fg.NestedSMC])
@@ -70,21 +79,21 @@ class TestNormalizer:
 
     @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
     def test_estimates_the_same_number_at_every_threshold(self, oracle, threshold):
-        """log Ẑ of 64 groups of 2,000: mean within 4 standard errors of log Z (false alarms 6e-5), its bias of order 1/2,000."""
+        """log Ẑ of 64 groups of 1,000: mean within 4 standard errors of log Z (false alarms 6e-5), and a bias of order 1/N."""
         for kind in (fg.SMC, fg.NestedSMC):
             guidance = kind(alpha=ALPHA, ess_threshold=threshold)
-            run = steer(oracle, guidance, read(oracle, oracle.posterior_means()), particles=2_000, groups=64)
+            run = steer(oracle, guidance, read(oracle, oracle.posterior_means()), particles=1_000, groups=64)
             estimate = run.steering.log_normalizer
             error = float(estimate.std()) / 8
-            assert error < 0.01
-            assert abs(float(estimate.mean()) - oracle.target(ALPHA)[1]) < 4 * error + 1e-3
+            assert error < 0.02
+            assert abs(float(estimate.mean()) - oracle.target(ALPHA)[1]) < 4 * error + 2e-3
 
     @pytest.mark.parametrize("settings", [s for s in SMC.values() if "target_ess" not in s], ids=str)
     def test_threshold_zero_is_plain_importance_sampling(self, oracle, settings):
         guidance = fg.SMC(**{"alpha": ALPHA, **settings, "ess_threshold": 0.0})
         values = read(oracle, oracle.posterior_means())
         run = steer(oracle, guidance, values, particles=100, groups=3)
-        plain = steer(oracle, fg.BestOfN(alpha=ALPHA), values, particles=100, groups=3)
+        plain = steer(oracle, fg.BestOfN(alpha=guidance.alpha), values, particles=100, groups=3)
         assert torch.equal(run.samples, plain.samples)
         torch.testing.assert_close(run.steering.log_weights, plain.steering.log_weights, rtol=0, atol=1e-12)
         torch.testing.assert_close(run.steering.log_normalizer, plain.steering.log_normalizer, rtol=0, atol=1e-12)
@@ -108,27 +117,18 @@ class TestSamples:
     @pytest.mark.slow
     @consistent
     def test_approach_the_target_at_the_monte_carlo_rate(self, oracle, guidance):
-        target, _ = oracle.target(ALPHA)
-        values = read(oracle, oracle.posterior_means())
-        sizes, mean_distance = (100, 1_000, 10_000, 100_000), []
-        for particles, groups in zip(sizes, (400, 200, 100, 20), strict=True):
-            run = steer(oracle, guidance, values, particles=particles, groups=groups, seed=7)
-            samples, log_weights = run.samples.view(groups, particles, -1), run.steering.log_weights
-            tables = torch.stack([oracle.frequencies(samples[g], log_weights[g]) for g in range(groups)])
-            mean_distance.append(float(0.5 * (tables - target).abs().sum(1).mean()))
-        log_n, log_d = (torch.tensor(x, dtype=torch.float64).log() for x in (sizes, mean_distance))
-        slope = float(((log_n - log_n.mean()) * log_d).sum() / (log_n - log_n.mean()).square().sum())
-        # The sum potential has weights too heavy for the rate to show at these sizes.
-        assert abs(slope + 0.5) <= (0.12 if getattr(guidance, "potential", "") == "sum" else 0.05)
+        sizes, groups = (100, 1_000, 10_000, 100_000), (400, 200, 100, 20)
+        distances = [mean_distance(oracle, guidance, *run)[0] for run in zip(sizes, groups, strict=True)]
+        assert abs(slope(sizes, distances) + 0.5) <= 0.05
 
     @pytest.mark.slow
     @consistent
     def test_of_a_hundred_runs_are_the_target(self, oracle, guidance):
         """A hundred runs, pooled by their normalisers, worth above 300,000 draws: no bias above 0.01 hides in them."""
-        target, _ = oracle.target(ALPHA)
+        target, _ = oracle.target(guidance.alpha)
         run = steer(oracle, guidance, read(oracle, oracle.posterior_means()), particles=10_000, groups=100, seed=3)
         table = oracle.frequencies(run.samples, run.steering.log_weights.flatten())
-        assert total_variation(table, target) <= (0.02 if getattr(guidance, "potential", "") == "sum" else 0.01)
+        assert total_variation(table, target) <= 0.01
 
     @pytest.mark.parametrize("alpha", [0.0, 0.5])
     @pytest.mark.parametrize("branch", [2, 5])
@@ -149,7 +149,8 @@ class TestSamples:
             law, 20_000
         )
 
-    def test_of_svdd_are_biased_towards_the_pretrained_law(self, oracle):
+    def test_of_svdd_are_biased_towards_the_pretrained_law(self):
+        oracle = TabularMasked(2, 3, 3)
         target, _ = oracle.target(ALPHA)
         values = oracle.soft_values(ALPHA)
         distance = [total_variation(oracle.svdd_law(values, m, ALPHA), target) for m in (2, 8, 32)]
