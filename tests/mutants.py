@@ -11,8 +11,8 @@ import fastguide as fg
 from fastguide.guidance import Guidance, State
 
 
-def _with_potential(state: State, potential: torch.Tensor) -> State:
-    return state._replace(carried=(potential, *state.carried[1:]))
+def _with_score(state: State, score: torch.Tensor) -> State:
+    return state._replace(carried=(score, *state.carried[1:]))
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class RedrawnValue(fg.SMC):
     def step(self, state, values, **options: Any):
         generator = torch.Generator().manual_seed(state.step)
         noise = 0.5 * torch.randn(state.values.shape, generator=generator, dtype=torch.float64)
-        return super().step(_with_potential(state, noise / self.alpha), values, **options)
+        return super().step(_with_score(state, noise), values, **options)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class NoFinalCorrection(fg.SMC):
 
     def step(self, state, values, *, final=False, **options: Any):
         if final:
-            state = _with_potential(state, torch.zeros_like(state.values))
+            state = _with_score(state, torch.zeros_like(state.values))
         return super().step(state, values, final=final, **options)
 
 
@@ -60,8 +60,8 @@ class LocalAncestors(fg.SMC):
 
     def step(self, state, values, *, final=False, **options: Any):
         state, children = super().step(state, values, final=final, **options)
-        moved = (values.flatten() / self.alpha)[children]
-        return (state if final else _with_potential(state, moved)), children
+        moved = values.flatten()[children]
+        return (state if final else _with_score(state, moved)), children
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ class OneBeta(fg.SMC):
     def step(self, state, values, *, final=False, **options: Any):
         following = state.step + 1
         alpha = self.alphas[following] if following < len(self.alphas) and not final else self.alpha
-        return super().step(_with_potential(state, state.values / alpha), values, final=final, **options)
+        score, running, beta = state.carried
+        state = state._replace(carried=(score, running, torch.full_like(beta, 1 / alpha)))
+        return super().step(state, values, final=final, **options)
 
 
 @dataclass(frozen=True)

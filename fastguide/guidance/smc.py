@@ -82,46 +82,53 @@ class SMC:
 
     def begin(self, values: Tensor) -> State:
         """Weigh the particles at t = 1 by ``exp(Φ_T)``: for ``"difference"``, ``exp(v_T / alpha)``."""
-        zero = torch.zeros_like(values)
+        zero, groups = torch.zeros_like(values), len(values)
         lowest = zero if self.potential == "sum" else torch.full_like(values, -torch.inf)
-        state = start(zero, zero)._replace(carried=(zero, lowest, values.new_zeros(len(values))))
+        state = start(zero, zero)._replace(carried=(zero, lowest, values.new_zeros(groups)))
         if not reads_values(self, 0):
             return state
         beta = self._beta(state, values, None, 0)
-        potential, running = self._potential(state, values, beta)
-        return start(values, potential)._replace(carried=(potential, running, beta))
+        score, running = self._score(state, values, beta)
+        log_weights = torch.where(score == -torch.inf, score, self._unit(beta)[:, None] * score)
+        return start(values, log_weights)._replace(carried=(score, running, beta))
 
     def step(
         self, state: State, values: Tensor, *, seeds: Tensor, log_ratio: Tensor | None = None, final: bool = False
     ) -> tuple[State, Tensor]:
         """Reweight by the change of potential and resample the groups whose weights are uneven; the last step only weighs."""
         before, running, beta = state.carried
-        values = values[..., 0]
+        values, unit = values[..., 0], self._unit(beta)
         ratio = None if log_ratio is None else log_ratio[..., 0]
         if final:
-            potential = (1.0 / self.alpha) * values
+            score, new_unit = values, torch.full_like(beta, 1.0 / self.alpha)
         elif reads_values(self, state.step + 1):
             beta = self._beta(state, values, ratio, state.step + 1)
-            potential, running = self._potential(state, values, beta)
+            score, running = self._score(state, values, beta)
+            new_unit = self._unit(beta)
         else:
-            potential, values = before, state.values
+            score, new_unit, values = before, unit, state.values
         out = ops.reweight_select(
-            state.log_weights, potential, before, 1.0, 1.0, log_ratio=ratio, running=values, rule=self.rule,
-            ess_threshold=0.0 if final else self.ess_threshold, seed=seeds, step=state.step, degenerate="keep",
+            state.log_weights, score, before, new_unit, unit, log_ratio=ratio, running=None if score is values else values,
+            rule=self.rule, ess_threshold=0.0 if final else self.ess_threshold, seed=seeds, step=state.step,
+            degenerate="keep",
         )  # fmt: skip
         children = out.ancestors.to(torch.int64)
-        running = out.values if running is potential else running.gather(1, children)
+        running = out.values if running is score else running.gather(1, children)
+        values = out.values if out.running is None else out.running
         carried = (out.values, running, beta)
         log_z = state.log_z + out.log_z_increment
-        assert out.running is not None
-        return State(out.log_weights, out.running, log_z, out.ess, out.resampled, state.step + 1, carried), children
+        return State(out.log_weights, values, log_z, out.ess, out.resampled, state.step + 1, carried), children
 
-    def _potential(self, state: State, values: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-        """Return Φ and what of the lineage goes on (u, M or S), from values at inverse temperatures ``beta`` ``[G]``."""
+    def _unit(self, beta: Tensor) -> Tensor:
+        """Return ``[G]`` in which unit a score is: ``Φ = unit · score``; the score of ``"difference"`` is the value itself."""
+        return beta if self.potential == "difference" else torch.ones_like(beta)
+
+    def _score(self, state: State, values: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the score, and what of the lineage goes on (M or S), from values at inverse temperatures ``beta`` ``[G]``."""
+        if self.potential == "difference":
+            return values, values
         before, running, _ = state.carried
         u = torch.where(values == -torch.inf, -torch.inf, beta[:, None] * values)
-        if self.potential == "difference":
-            return u, u
         running = running + u if self.potential == "sum" else torch.maximum(running, u)
         return (running if self.potential == "max_difference" else before + running), running
 
@@ -132,17 +139,11 @@ class SMC:
             return torch.full_like(lowest, 1.0 / (self.alphas[step] if step < len(self.alphas) else self.alpha))
 
         def ess(beta: Tensor) -> Tensor:
-            potential, _ = self._potential(state, values, beta)
+            score, _ = self._score(state, values, beta)
             return ops.reweight_select(
-                state.log_weights,
-                potential,
-                before,
-                1.0,
-                1.0,
-                log_ratio=log_ratio,
-                ess_threshold=0.0,
-                degenerate="keep",
-            ).ess
+                state.log_weights, score, before, self._unit(beta), self._unit(lowest), log_ratio=log_ratio,
+                ess_threshold=0.0, degenerate="keep",
+            ).ess  # fmt: skip
 
         beta = highest(ess, self.target_ess * values.shape[1], lowest, 1.0 / self.alpha)
         alive = (state.log_weights > -torch.inf) & (values > -torch.inf)

@@ -22,23 +22,23 @@ from tests.oracle.steer import read, steer, wrong
 ALPHA = 1.0
 
 SMC = {
-    "default": {},
+    "systematic": {"ess_threshold": 0.9},
     "never": {"ess_threshold": 0.0},
     "always": {"ess_threshold": 1.0},
     "stratified": {"rule": "stratified", "ess_threshold": 0.9},
     "multinomial": {"rule": "multinomial", "ess_threshold": 0.9},
     "residual": {"rule": "residual", "ess_threshold": 0.9},
-    "max": {"potential": "max"},
+    "max": {"potential": "max", "ess_threshold": 1.0},
     # Its weights grow with the square of the number of values: a milder tilt, or no number of particles is enough.
     "sum": {"potential": "sum", "alpha": 4.0, "ess_threshold": 0.9},
-    "max_difference": {"potential": "max_difference", "ess_threshold": 0.9},
+    "max_difference": {"potential": "max_difference", "ess_threshold": 1.0},
     "window": {"value_steps": range(2, 4), "ess_threshold": 0.9},
     "interval": {"value_steps": range(0, 4, 2), "ess_threshold": 0.9},
     "no values": {"value_steps": ()},
-    "max in a window": {"potential": "max", "value_steps": (1, 2)},
+    "max in a window": {"potential": "max", "value_steps": (1, 2), "alpha": 2.0, "ess_threshold": 0.95},
     "max_difference in a window": {"potential": "max_difference", "value_steps": (1, 3), "ess_threshold": 0.9},
     "tempered": {"alphas": (8.0, 4.0, 2.0), "ess_threshold": 0.9},
-    "tempered max": {"alphas": (8.0, 4.0, 2.0), "potential": "max"},
+    "tempered max": {"alphas": (8.0, 4.0, 2.0), "potential": "max", "ess_threshold": 1.0},
     "adaptive": {"target_ess": 0.8, "ess_threshold": 0.8},
     "adaptive max": {"target_ess": 0.8, "ess_threshold": 0.8, "potential": "max"},
     "adaptive in a window": {"target_ess": 0.6, "ess_threshold": 0.7, "value_steps": (1, 3)},
@@ -52,7 +52,7 @@ CONSISTENT = {
     "BestOfN": fg.BestOfN(alpha=ALPHA),
 }
 # One of each kind is checked every time; the others differ from it in one setting.
-FAST = ("default", "always", "max", "max_difference", "window", "tempered", "adaptive", "NestedSMC 2", "BestOfN")
+FAST = ("systematic", "always", "max", "max_difference", "window", "tempered", "adaptive", "NestedSMC 2", "BestOfN")
 consistent = pytest.mark.parametrize(
     "guidance",
     [
@@ -110,6 +110,13 @@ class TestNormalizer:
 
 
 class TestSamples:
+    @pytest.mark.parametrize("name", [n for n in CONSISTENT if n not in ("SMC never", "SMC no values", "BestOfN")])
+    def test_are_resampled_on_the_way(self, oracle, name):
+        """The checks here would say nothing of a run that never selects."""
+        run = steer(oracle, CONSISTENT[name], read(oracle, oracle.posterior_means()), particles=2_000)
+        never = getattr(CONSISTENT[name], "ess_threshold", 0.0) == 0.0
+        assert bool((run.steering.state.log_z != 0).all()) != never
+
     @consistent
     def test_follow_the_target(self, oracle, guidance):
         samples_follow_the_target(oracle, guidance)
