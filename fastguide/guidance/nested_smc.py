@@ -70,12 +70,9 @@ class NestedSMC:
             ess_threshold=0.0 if final else self.ess_threshold, seed=seeds, step=2 * state.step, degenerate="keep",
         )  # fmt: skip
         parents = out.ancestors.to(torch.int64)
-        of_parents = parents[..., None].expand_as(scores)
-        drawn = ops.select(
-            scores.gather(1, of_parents), 1, rule="multinomial", seed=seeds, step=2 * state.step + 1, degenerate="keep"
-        )
-        child = drawn.ancestors.to(torch.int64)
-        kept = values.gather(1, of_parents).gather(2, child)[..., 0]
+        of_parents = scores.gather(1, parents[..., None].expand_as(scores))
+        drawn = ops.select(of_parents, 1, rule="multinomial", seed=seeds, step=2 * state.step + 1, degenerate="keep")
+        children = parents * branch + drawn.ancestors[..., 0]
+        kept = values.flatten(1).gather(1, children)
         log_z = state.log_z + out.log_z_increment
-        children = parents * branch + child[..., 0]
         return State(out.log_weights, kept, log_z, out.ess, out.resampled, state.step + 1), children

@@ -22,8 +22,7 @@ the largest variance. ``value_steps`` saves rewards: where no value is read Φ s
 from deciding. ``target_ess`` finds it, for each group: ``1 / alpha_t`` rises, at most to ``1 / alpha``, until the cumulative
 weights have that effective sample size; it stays where all values are equal, as they tell nothing.
 
-Use SMC for weighted samples of the target and an estimate of its normaliser. With a small ``alpha`` few lineages survive: then
-use more particles, `NestedSMC`, or `SVDD`, which cannot collapse.
+Use SMC for weighted samples of the target and its normaliser. Where few lineages survive, use more particles or `NestedSMC`.
 
 Sources: Singhal et al., 2501.06848 (potentials); Uehara et al., 2501.09685, section 3; Kim et al., 2501.05803 (tempering).
 """
