@@ -7,7 +7,7 @@ loop) and `fastguide.ops` (the kernels).
 from fastguide import guidance, models, ops, processes, rewards, values
 from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
-from fastguide.guidance import SMC, SVDD, BestOfN
+from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC
 from fastguide.memory import Memory
 from fastguide.processes import MaskedProcess
 from fastguide.result import LogNormalizer, Result
@@ -22,11 +22,13 @@ __all__ = [
     "SMC",
     "SVDD",
     "BackendUnavailable",
+    "Beam",
     "BestOfN",
     "DegenerateWeights",
     "LogNormalizer",
     "MaskedProcess",
     "Memory",
+    "NestedSMC",
     "PosteriorMean",
     "Result",
     "RewardError",

@@ -266,10 +266,9 @@ class _Run:
         self, progress: bool | Callable[[Status], object], callback: Callable[[TraceStep], object] | None
     ) -> Result:
         s, process = self.steering, self.process
-        guidance, branch, total = s.guidance, s.guidance.branch, process.steps
+        branch, total = s.guidance.branch, process.steps
         trace, ancestry = Trace(), Ancestry(s.groups, s.particles, branch)
         display = make_progress(progress)
-        clean = self._clean if guidance.uses_values else None
         began = time.perf_counter()
         timer = _Timer()
         try:
@@ -277,7 +276,7 @@ class _Run:
                 self.x, self.problem, 1.0, self._initial_state(), torch.arange(len(self.x), device=self.device)
             )
             particles = frontier.inverse
-            s.begin(self._look_ahead(frontier, clean, None, timer))
+            s.begin(self._look_ahead(frontier, 0, None, timer))
             for step in range(total):
                 with timer("denoiser" if frontier.prediction is None else "sampler"):
                     children, parents, rows = self.predictor.propose(frontier, particles, self._draw(step), branch)
@@ -285,7 +284,7 @@ class _Run:
                 if step + 1 < total:
                     problem, rows = self.problem.repeat_interleave(branch), rows.repeat_interleave(branch)
                     frontier = self.predictor.distinct(children, problem, process.times[step + 1], parents, rows)
-                    s.weigh(self._look_ahead(frontier, clean, s.state.values, timer))
+                    s.weigh(self._look_ahead(frontier, step + 1, s.state.values, timer))
                 else:
                     with timer("reward"):
                         s.finish(self._rewards(children, self.problem.repeat_interleave(branch)))
@@ -295,7 +294,7 @@ class _Run:
                 self._record(step, trace, ancestry, chosen, frontier, timer)
                 elapsed = time.perf_counter() - began
                 left = elapsed / (step + 1) * (total - step - 1)
-                known = guidance.uses_values or step + 1 == total
+                known = s.reads_values(step + 1) or step + 1 == total
                 best = float(trace[-1].values_max.max()) if known else float("-inf")
                 display(Status(step + 1, total, float(s.state.ess.mean()), s.particles, best, elapsed, left))
                 if callback is not None:
@@ -304,8 +303,9 @@ class _Run:
             display.close()
         return self._result(children[particles], trace, ancestry, time.perf_counter() - began)
 
-    def _look_ahead(self, frontier: Frontier, clean: Any, previous: Tensor | None, timer: _Timer) -> Tensor | None:
+    def _look_ahead(self, frontier: Frontier, step: int, previous: Tensor | None, timer: _Timer) -> Tensor | None:
         s = self.steering
+        clean = self._clean if s.reads_values(step) else None
         with timer("denoiser"):
             estimates = self.predictor.look_ahead(frontier, clean)
         if estimates is None:

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from fastguide import ops
-from fastguide.guidance.protocol import Guidance, State
+from fastguide.guidance.protocol import Guidance, State, reads_values
 from fastguide.ops._checks import count
 from fastguide.reference.exp import MAX_LOG_WEIGHT
 from fastguide.reference.philox import expand_seed
@@ -136,8 +136,12 @@ class Steering:
             values = torch.where((values < low) & (values > -torch.inf), low, values)
         return values
 
+    def reads_values(self, step: int) -> bool:
+        """Whether the values of the states after ``step`` steps (0: at `begin`) are read; where not, leave them out."""
+        return reads_values(self.guidance, step)
+
     def begin(self, values: Tensor | None = None) -> None:
-        """Take the values ``[G·N]`` of the particles at t = 1 (left out: 0, for guidance that reads none)."""
+        """Take the values ``[G·N]`` of the particles at t = 1 (left out: 0, for guidance that reads none there)."""
         if values is None:
             values = torch.zeros(self.groups * self.particles, dtype=torch.float64, device=self.device)
         self._state = self.guidance.begin(self._values(values, 1, "values")[..., 0])
@@ -154,7 +158,7 @@ class Steering:
     def _weigh(self, values: Tensor | None, log_ratio: Tensor | None, *, final: bool) -> None:
         branch = self.guidance.branch
         if values is None:
-            if self.guidance.uses_values:
+            if self.reads_values(self.state.step + 1):
                 raise ValueError(f"values: {type(self.guidance).__name__} needs the values of the children")
             values = torch.zeros(self.groups * self.particles * branch, dtype=torch.float64, device=self.device)
         checked = self._values(values, branch, "rewards" if final else "values")

@@ -19,7 +19,8 @@ class TraceStep(NamedTuple):
         resampled: ``[G]`` bool.
         unique_parents: ``[G]`` int64, parents of which a child was selected.
         unique_ancestors: ``[G]`` int64, particles of the first step with a descendant alive.
-        values_mean: ``[G]`` float64 mean value (at the last step: reward) of the selected particles; −inf left out.
+        values_mean: ``[G]`` float64 mean value of the selected particles, the one last read (at the last step: the reward);
+            −inf left out.
         values_max: ``[G]`` float64 the largest.
         distinct: distinct states U evaluated.
         denoiser_rows: rows asked of the denoiser.

@@ -74,7 +74,14 @@ class TestExactness:
         assert "alpha = 0" in repr(greedy.log_normalizer)
 
 
-GUIDANCE = [fg.SMC(alpha=ALPHA), fg.SVDD(alpha=ALPHA, branch=4), fg.BestOfN(alpha=ALPHA)]
+GUIDANCE = [
+    fg.SMC(alpha=ALPHA),
+    fg.SVDD(alpha=ALPHA, branch=4),
+    fg.BestOfN(alpha=ALPHA),
+    fg.NestedSMC(alpha=ALPHA, branch=3, ess_threshold=0.9),
+    fg.Beam(branch=2, best_of="parent"),
+    fg.SMC(alpha=ALPHA, potential="max", value_steps=(1, 3), target_ess=0.8, ess_threshold=0.9),
+]
 
 
 def small_network(oracle):
@@ -325,6 +332,19 @@ class TestCost:
         assert result.reward_rows == 64
         assert len(result.rewards.unique()) == 64
 
+    @pytest.mark.parametrize("steps", [(), (0,), (2,), range(1, 4, 2), (9,)], ids=str)
+    def test_values_are_computed_where_they_are_read(self, oracle, steps):
+        options = {"reward": fg.rewards.wrap(oracle.reward, deterministic=False)}
+        guidance = fg.SMC(alpha=ALPHA, potential="max_difference", value_steps=steps)
+        result = run(oracle, guidance, **options)
+        # Row k of the trace has the values after k + 1 steps; those of the noise are counted with the first.
+        read = [k + 1 in steps or (k == 0 and 0 in steps) for k in range(oracle.steps - 1)]
+        assert (result.trace.reward_rows[:-1] > 0).tolist() == read
+        assert result.denoiser_rows == int(result.trace.distinct[:-1].sum()) + 1
+        if oracle.steps - 1 not in steps:
+            nothing_new = run(oracle, guidance, memory=fg.Memory(limit=1), **options)
+            same(result, nothing_new)
+
     def test_best_of_n_computes_no_values(self, oracle):
         result = run(oracle, fg.BestOfN())
         assert int(result.trace.reward_rows[:-1].sum()) == 0
@@ -419,7 +439,7 @@ class TestZeroMeansNever:
         )
         assert total_variation(oracle.frequencies(result.samples, result.log_weights), target / target.sum()) < 0.05
 
-    @pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: type(g).__name__)
+    @pytest.mark.parametrize("guidance", [g for g in GUIDANCE if g.alpha > 0], ids=lambda g: type(g).__name__)
     def test_weights_out_of_range_name_alpha(self, oracle, guidance):
         with pytest.raises(ValueError, match="larger alpha"):
             run(oracle, guidance, reward=lambda x0: oracle.reward(x0) + 1e12)
@@ -528,6 +548,21 @@ class TestBadInput:
             lambda: fg.SMC(alpha=-1),
             lambda: fg.SMC(ess_threshold=2),
             lambda: fg.SMC(rule="argmax"),
+            lambda: fg.SMC(potential="mean"),
+            lambda: fg.SMC(value_steps=5),
+            lambda: fg.SMC(value_steps=(0.5,)),
+            lambda: fg.SMC(value_steps=range(-3, 5)),
+            lambda: fg.SMC(alphas=(2.0, 0.0)),
+            lambda: fg.SMC(alphas=2.0),
+            lambda: fg.SMC(target_ess=1.0),
+            lambda: fg.SMC(target_ess=0.8),
+            lambda: fg.SMC(target_ess=0.5, alphas=(2.0,)),
+            lambda: fg.NestedSMC(alpha=0),
+            lambda: fg.NestedSMC(branch=1),
+            lambda: fg.NestedSMC(ess_threshold=-0.1),
+            lambda: fg.NestedSMC(rule="topk"),
+            lambda: fg.Beam(branch=1),
+            lambda: fg.Beam(best_of="beam"),
             lambda: fg.SVDD(alpha=-1),
             lambda: fg.SVDD(branch=1),
             lambda: fg.BestOfN(alpha=float("nan")),
@@ -539,5 +574,5 @@ class TestBadInput:
         ],
     )
     def test_settings(self, make):
-        with pytest.raises(ValueError, match=r"expected|unknown|must|leaves|needs"):
+        with pytest.raises(ValueError, match=r"expected|unknown|must|leaves|needs|leave out|raise ess_threshold"):
             make()

@@ -11,7 +11,11 @@ from tests.oracle.masked import TabularMasked
 ALPHA = 0.5
 
 
-@pytest.mark.parametrize("guidance", [fg.SMC(alpha=ALPHA), fg.SVDD(alpha=ALPHA, branch=3)], ids=["smc", "svdd"])
+@pytest.mark.parametrize(
+    "guidance",
+    [fg.SMC(alpha=ALPHA), fg.SVDD(alpha=ALPHA, branch=3), fg.NestedSMC(alpha=ALPHA, branch=3), fg.Beam(branch=3)],
+    ids=lambda g: type(g).__name__,
+)
 def test_an_own_loop_gives_what_sample_gives(guidance):
     oracle = TabularMasked()
     groups, particles = 2, 16
@@ -49,20 +53,29 @@ def test_an_own_loop_gives_what_sample_gives(guidance):
     assert torch.equal(s.log_weights.reshape(-1), result.log_weights)
 
 
-def test_state_dict_goes_on_bit_for_bit():
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        fg.SMC(alpha=ALPHA, ess_threshold=1.0),
+        fg.SMC(alpha=ALPHA, ess_threshold=1.0, potential="sum", target_ess=0.9),
+        fg.SMC(alpha=ALPHA, ess_threshold=1.0, potential="max", value_steps=(1, 3, 4)),
+    ],
+    ids=str,
+)
+def test_state_dict_goes_on_bit_for_bit(guidance):
     values = torch.randn(6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    whole = fg.Steering(fg.SMC(alpha=ALPHA, ess_threshold=1.0), particles=8, seed=1)
+    whole = fg.Steering(guidance, particles=8, seed=1)
     whole.begin(values[0])
     for v in values[1:]:
         whole.weigh(v)
         whole.select()
 
-    first = fg.Steering(fg.SMC(alpha=ALPHA, ess_threshold=1.0), particles=8, seed=1)
+    first = fg.Steering(guidance, particles=8, seed=1)
     first.begin(values[0])
     for v in values[1:3]:
         first.weigh(v)
         first.select()
-    second = fg.Steering(fg.SMC(alpha=ALPHA, ess_threshold=1.0), particles=8, seed=99)
+    second = fg.Steering(guidance, particles=8, seed=99)
     second.load_state_dict(first.state_dict())
     for v in values[3:]:
         second.weigh(v)
@@ -107,6 +120,22 @@ def test_best_of_n_needs_no_values():
 def test_misuse(act, error, words):
     with pytest.raises(error, match=words):
         act(fg.Steering(fg.SMC(), particles=4))
+
+
+def test_values_are_needed_only_where_they_are_read():
+    s = fg.Steering(fg.SMC(alpha=ALPHA, value_steps=(1,)), particles=2)
+    assert [s.reads_values(k) for k in range(3)] == [False, True, False]
+    s.begin()
+    with pytest.raises(ValueError, match="SMC needs the values"):
+        s.weigh()
+    s.weigh(torch.tensor([1.0, 2.0]))
+    s.select()
+    s.weigh(torch.tensor([7.0, 8.0]))  # not read: what they are must not matter
+    s.select()
+    assert s.state.values.tolist() == [[1.0, 2.0]]
+    s.finish(torch.tensor([3.0, 4.0]))
+    s.select()
+    torch.testing.assert_close(s.log_weights[0], torch.tensor([6.0, 8.0], dtype=torch.float64))
 
 
 def test_guidance_of_the_wrong_kind():

@@ -1,8 +1,10 @@
 """Guidance algorithms, one a file: how children are weighed and selected. They know no model and no process."""
 
+from fastguide.guidance.beam import Beam
 from fastguide.guidance.best_of_n import BestOfN
+from fastguide.guidance.nested_smc import NestedSMC
 from fastguide.guidance.protocol import Guidance, State
 from fastguide.guidance.smc import SMC
 from fastguide.guidance.svdd import SVDD
 
-__all__ = ["SMC", "SVDD", "BestOfN", "Guidance", "State"]
+__all__ = ["SMC", "SVDD", "Beam", "BestOfN", "Guidance", "NestedSMC", "State"]

@@ -7,6 +7,7 @@ the base line of all others; its best reward grows only like the quantiles of th
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,7 +30,7 @@ class BestOfN:
 
     branch: ClassVar[int] = 1
     consistent: ClassVar[bool] = True
-    uses_values: ClassVar[bool] = False
+    value_steps: ClassVar[Collection[int] | None] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", check_alpha(self.alpha, positive=False))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from numbers import Integral, Real
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
+
+UNBIASED_RULES = ("systematic", "stratified", "multinomial", "residual")
 
 
 class State(NamedTuple):
@@ -20,6 +23,7 @@ class State(NamedTuple):
         ess: ``[G]`` effective sample size of the last weights.
         resampled: ``[G]`` bool, whether the last step resampled.
         step: steps taken.
+        carried: what else an algorithm carries from step to step; only its own `Guidance.step` reads it.
     """
 
     log_weights: Tensor
@@ -28,6 +32,7 @@ class State(NamedTuple):
     ess: Tensor
     resampled: Tensor
     step: int = 0
+    carried: tuple[Tensor, ...] = ()
 
 
 @runtime_checkable
@@ -51,20 +56,28 @@ class Guidance(Protocol):
         """Whether the weights estimate ``E_p[exp(r / alpha)]``."""
 
     @property
-    def uses_values(self) -> bool:
-        """Whether intermediate values are read; if not, none is computed."""
+    def value_steps(self) -> Collection[int] | None:
+        """The steps at which values are read, 0 the noise; None means all. At others none is computed.
+
+        The value of the last step is the reward, always.
+        """
 
     def begin(self, values: Tensor) -> State:
-        """Return the state of particles at t = 1 whose values ``[G, N]`` are given."""
+        """Return the state of particles at t = 1 whose values ``[G, N]`` are given (where they are not read: any)."""
 
     def step(
         self, state: State, values: Tensor, *, seeds: Tensor, log_ratio: Tensor | None = None, final: bool = False
     ) -> tuple[State, Tensor]:
-        """Weigh the children by ``values`` ``[G, N, M]`` (the rewards when ``final``) and select N a group.
+        """Weigh the children by ``values`` ``[G, N, M]`` (the rewards when ``final``; any where not read); select N a group.
 
         Returns the next state and the selected children ``[G, N]`` int64: the number ``n·M + m`` within the group of the child
         that each slot goes on with.
         """
+
+
+def reads_values(guidance: Guidance, step: int) -> bool:
+    """Whether the values of the states after ``step`` steps are read."""
+    return guidance.value_steps is None or step in guidance.value_steps
 
 
 def start(values: Tensor, log_weights: Tensor) -> State:
@@ -79,13 +92,18 @@ def start(values: Tensor, log_weights: Tensor) -> State:
     )
 
 
+def is_number(x: object) -> TypeGuard[float]:
+    """Whether ``x`` is a finite real number; True and False are none."""
+    return not isinstance(x, bool) and isinstance(x, Real) and math.isfinite(x)
+
+
 def check_alpha(alpha: object, *, positive: bool) -> float:
     """Return a temperature as a float; refuse what is not a number, negative, or zero where a weight is needed."""
-    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not math.isfinite(alpha) or alpha < 0:
+    if not is_number(alpha) or alpha < 0:
         raise ValueError(f"alpha: expected a finite number of at least 0, got {alpha!r}")
     if positive and alpha == 0:
         raise ValueError(
-            "alpha: 0 leaves no weights to resample by; give alpha > 0, or use SVDD(alpha=0) for the argmax"
+            "alpha: 0 leaves no weights to resample by; give alpha > 0, or use Beam() or SVDD(alpha=0) for the argmax"
         )
     return float(alpha)
 
@@ -95,3 +113,24 @@ def check_branch(branch: object, *, least: int) -> int:
     if isinstance(branch, bool) or not isinstance(branch, Integral) or branch < least:
         raise ValueError(f"branch: expected a whole number of at least {least}, got {branch!r}")
     return int(branch)
+
+
+def check_resampling(ess_threshold: object, rule: str, who: str) -> float:
+    """Return the threshold as a float; refuse one outside [0, 1], and a rule of selection that is unknown or biased."""
+    if not is_number(ess_threshold) or not 0.0 <= ess_threshold <= 1.0:
+        raise ValueError(f"ess_threshold: expected a fraction in [0, 1], got {ess_threshold!r}")
+    if rule not in UNBIASED_RULES:
+        raise ValueError(f"rule: {who} needs an unbiased rule, one of {', '.join(UNBIASED_RULES)}; got {rule!r}")
+    return float(ess_threshold)
+
+
+def check_steps(name: str, steps: Collection[int] | None) -> Collection[int] | None:
+    """Return steps as a range, or as increasing whole numbers; refuse what is neither."""
+    if steps is None or (isinstance(steps, range) and (not steps or min(steps[0], steps[-1]) >= 0)):
+        return steps
+    listed = list(steps) if isinstance(steps, Collection) else [-1]
+    if not all(is_number(s) and s == int(s) and s >= 0 for s in listed):
+        raise ValueError(
+            f"{name}: expected whole numbers of at least 0, such as range(10, 50, 5), or None for all; got {steps!r}"
+        )
+    return tuple(sorted({int(s) for s in listed}))

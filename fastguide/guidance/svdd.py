@@ -11,6 +11,7 @@ Source: Li et al., 2408.08252; Uehara et al., 2501.09685, section 3 (value-based
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,7 +36,7 @@ class SVDD:
 
     consistent: ClassVar[bool] = False
     estimates_normalizer: ClassVar[bool] = False
-    uses_values: ClassVar[bool] = True
+    value_steps: ClassVar[Collection[int] | None] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", check_alpha(self.alpha, positive=False))

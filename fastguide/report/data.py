@@ -176,7 +176,7 @@ class RunData:
     @classmethod
     def from_result(cls, result: Result) -> RunData:
         """Read a `fastguide.Result`."""
-        trace = result.trace
+        trace, steps = result.trace, result.guidance.value_steps
 
         def column(name: str) -> Any:
             return getattr(trace, name).cpu().numpy()
@@ -210,7 +210,7 @@ class RunData:
             distinct=len({row.tobytes() for row in alive.cpu().numpy()}),
             log_normalizer=str(result.log_normalizer),
             seconds=result.seconds,
-            uses_values=result.guidance.uses_values,
+            uses_values=steps is None or any(k in steps for k in range(len(result.trace))),
             ess_threshold=getattr(result.guidance, "ess_threshold", None),
         )
 
