@@ -30,18 +30,28 @@ template <typename Real> struct Particles {
         new_values(static_cast<Real*>(a.new_values) + offset) {}
 };
 
-// Rounds after every operation; a particle that is dead stays so, though (-inf) - (-inf) is not a number.
-// Returns the first particle that is refused, or -1.
+template <typename Real> struct Reweighting {
+  Particles<Real> particles;
+  Real beta, previous_beta;
+};
+
+// Updates the log-weights of particles [first, last). Rounds after every operation; a particle that is dead
+// stays so, though (-inf) - (-inf) is not a number. The first particle that is refused becomes NaN: weighing
+// stops at it, in the lowest place of all threads.
 template <typename Real, bool ratio>
-std::int64_t reweight(const Particles<Real>& p, const Range& range, Real beta, Real previous_beta) {
+void reweight(const void* context, std::int64_t first, std::int64_t last) {
   constexpr Real inf = static_cast<Real>(INFINITY), most = static_cast<Real>(kMaxLogWeight);
-  const auto refused = [&](std::int64_t i) -> int {
+  // Copies: through a pointer, every store might change them, and the loop would stay scalar.
+  const Particles<Real> p = static_cast<const Reweighting<Real>*>(context)->particles;
+  const Real beta = static_cast<const Reweighting<Real>*>(context)->beta;
+  const Real previous_beta = static_cast<const Reweighting<Real>*>(context)->previous_beta;
+  const auto refused = [&p](std::int64_t i) -> int {
     return !(p.new_log_weights[i] <= most) | !(p.log_weights[i] < inf) | !(p.values[i] < inf) |
            !(p.previous_values[i] < inf) | (ratio ? !(p.log_ratio[i] < inf) : 0);
   };
   int any = 0;
 #pragma omp simd reduction(| : any)
-  for (std::int64_t i = range.first; i < range.last; ++i) {
+  for (std::int64_t i = first; i < last; ++i) {
     Real update = beta * p.values[i] - previous_beta * p.previous_values[i];
     int dead = (p.log_weights[i] == -inf) | (p.values[i] == -inf);
     if constexpr (ratio) {
@@ -51,12 +61,12 @@ std::int64_t reweight(const Particles<Real>& p, const Range& range, Real beta, R
     p.new_log_weights[i] = dead ? -inf : p.log_weights[i] + update;
     any |= refused(i);
   }
-  if (!any)
-    return -1;
-  std::int64_t i = range.first;
-  while (!refused(i))
-    ++i;
-  return i;
+  for (std::int64_t i = first; any && i < last; ++i) {
+    if (refused(i)) {
+      p.new_log_weights[i] = static_cast<Real>(NAN);
+      break;
+    }
+  }
 }
 
 template <typename T>
@@ -80,15 +90,12 @@ template <typename Real>
 Status reweight_select_group(const ReweightSelectArgs& a, const Team& team, std::int64_t g,
                              std::int64_t limit, void* workspace) {
   const std::int64_t offset = g * a.items;
-  const Particles<Real> particles(a, offset);
+  const Reweighting<Real> reweighting{
+      Particles<Real>(a, offset), static_cast<Real>(a.betas != nullptr ? a.betas[g] : a.beta),
+      static_cast<Real>(a.previous_betas != nullptr ? a.previous_betas[g] : a.previous_beta)};
+  const Particles<Real>& particles = reweighting.particles;
   const Range range(team, a.items);
-  const Real beta = static_cast<Real>(a.betas != nullptr ? a.betas[g] : a.beta);
-  const Real previous =
-      static_cast<Real>(a.previous_betas != nullptr ? a.previous_betas[g] : a.previous_beta);
-  const std::int64_t bad = a.log_ratio != nullptr ? reweight<Real, true>(particles, range, beta, previous)
-                                                  : reweight<Real, false>(particles, range, beta, previous);
-  if (bad >= 0) // weighing stops at a NaN and finds it again, in the lowest place of all threads
-    particles.new_log_weights[bad] = static_cast<Real>(NAN);
+  const Update update{a.log_ratio != nullptr ? reweight<Real, true> : reweight<Real, false>, &reweighting};
   const Row row{particles.new_log_weights,
                 sizeof(Real) == 8,
                 a.items,
@@ -100,7 +107,7 @@ Status reweight_select_group(const ReweightSelectArgs& a, const Team& team, std:
                 a.step,
                 a.ancestors + offset,
                 limit};
-  const Weighed weighed = weigh_row(team, row, workspace);
+  const Weighed weighed = weigh_row(team, row, workspace, update);
   if (!weighed.valid())
     return {Code::invalid_value, offset + weighed.invalid};
   const bool resample = !weighed.degenerate() && weighed.ess < a.ess_threshold * static_cast<double>(a.items);

@@ -176,6 +176,7 @@ def _launch(
             log_weights, values, previous_values, betas, beta, previous_betas, previous_beta, log_ratio, running,
             rule, ess_threshold, seeds, seed, step, keep, backend,
         )  # fmt: skip
+        _native.advise_huge_pages(*outputs)
         code, index = _native.reweight_select(
             inputs,
             betas,
