@@ -10,7 +10,6 @@ namespace {
 struct Range {
   std::int64_t first, last;
 
-  Range(std::int64_t from, std::int64_t to) : first(from), last(to) {}
   Range(const Team& team, std::int64_t items) {
     const std::int64_t blocks = (items + kBlock - 1) / kBlock;
     first = team.first(blocks) * kBlock;
@@ -34,18 +33,28 @@ template <typename Real> struct Particles {
         new_values(static_cast<Real*>(a.new_values) + offset) {}
 };
 
-// Rounds after every operation; a particle that is dead stays so, though (-inf) - (-inf) is not a number.
-// Returns the first particle that is refused, or -1.
+template <typename Real> struct Reweighting {
+  Particles<Real> particles;
+  Real beta, previous_beta;
+};
+
+// Updates the log-weights of particles [first, last). Rounds after every operation; a particle that is dead
+// stays so, though (-inf) - (-inf) is not a number. The first particle that is refused becomes NaN: weighing
+// stops at it, in the lowest place of all threads.
 template <typename Real, bool ratio>
-std::int64_t reweight(const Particles<Real>& p, const Range& range, Real beta, Real previous_beta) {
+void reweight(const void* context, std::int64_t first, std::int64_t last) {
   constexpr Real inf = static_cast<Real>(INFINITY), most = static_cast<Real>(kMaxLogWeight);
-  const auto refused = [&](std::int64_t i) -> int {
+  // Copies: through a pointer, every store might change them, and the loop would stay scalar.
+  const Particles<Real> p = static_cast<const Reweighting<Real>*>(context)->particles;
+  const Real beta = static_cast<const Reweighting<Real>*>(context)->beta;
+  const Real previous_beta = static_cast<const Reweighting<Real>*>(context)->previous_beta;
+  const auto refused = [&p](std::int64_t i) -> int {
     return !(p.new_log_weights[i] <= most) | !(p.log_weights[i] < inf) | !(p.values[i] < inf) |
            !(p.previous_values[i] < inf) | (ratio ? !(p.log_ratio[i] < inf) : 0);
   };
   int any = 0;
 #pragma omp simd reduction(| : any)
-  for (std::int64_t i = range.first; i < range.last; ++i) {
+  for (std::int64_t i = first; i < last; ++i) {
     Real update = beta * p.values[i] - previous_beta * p.previous_values[i];
     int dead = (p.log_weights[i] == -inf) | (p.values[i] == -inf);
     if constexpr (ratio) {
@@ -55,50 +64,38 @@ std::int64_t reweight(const Particles<Real>& p, const Range& range, Real beta, R
     p.new_log_weights[i] = dead ? -inf : p.log_weights[i] + update;
     any |= refused(i);
   }
-  if (!any)
-    return -1;
-  std::int64_t i = range.first;
-  while (!refused(i))
-    ++i;
-  return i;
+  for (std::int64_t i = first; any && i < last; ++i) {
+    if (refused(i)) {
+      p.new_log_weights[i] = static_cast<Real>(NAN);
+      break;
+    }
+  }
 }
 
+// Evaluates the states of particles [first, last) a tile at a time, each particle being weighed while its
+// tile is at hand. Values that cannot be computed are NaN, and so is everything from the first of them on.
 template <typename Real>
-std::int64_t reweight(const ReweightSelectArgs& a, const Particles<Real>& p, const Range& range,
-                      std::int64_t g) {
-  const Real beta = static_cast<Real>(a.betas != nullptr ? a.betas[g] : a.beta);
-  const Real previous =
-      static_cast<Real>(a.previous_betas != nullptr ? a.previous_betas[g] : a.previous_beta);
-  return a.log_ratio != nullptr ? reweight<Real, true>(p, range, beta, previous)
-                                : reweight<Real, false>(p, range, beta, previous);
-}
-
-// Evaluates states a tile at a time, each particle being weighed while its tile is at hand. A value that
-// cannot be computed is a NaN, and so are the log-weights from the first particle that is refused on.
-template <typename Real>
-void evaluate_and_reweight(const ReweightSelectArgs& a, const Particles<Real>& p, const Range& range,
-                           std::int64_t g) {
+void evaluate_and_update(const ReweightSelectArgs& a, const Particles<Real>& p, const Update& update,
+                         std::int64_t offset, std::int64_t first, std::int64_t last) {
   alignas(64) char stack[kStack];
   const Memory memory(stack, value_bytes(*a.value));
   float tile[kValueRows];
-  for (std::int64_t i = range.first; i < range.last; i += kValueRows) {
-    const Range part(i, i + kValueRows < range.last ? i + kValueRows : range.last);
+  for (std::int64_t i = first; i < last; i += kValueRows) {
+    const std::int64_t count = i + kValueRows < last ? kValueRows : last - i;
     std::int64_t valid = 0;
     if (memory.data != nullptr) {
-      const std::int64_t first = g * a.items + i, count = part.last - i;
-      const Status status = value_rows(*a.value, first, count, tile, memory.data);
+      const Status status = value_rows(*a.value, offset + i, count, tile, memory.data);
       valid = status.code == Code::ok             ? count
-              : status.code == Code::out_of_range ? status.index / a.value->columns - first
-                                                  : status.index - first;
+              : status.code == Code::out_of_range ? status.index / a.value->columns - offset - i
+                                                  : status.index - offset - i;
     }
-    for (std::int64_t k = i; k < part.last; ++k)
-      p.values[k] = k - i < valid ? static_cast<Real>(tile[k - i]) : static_cast<Real>(NAN);
-    const std::int64_t bad = reweight(a, p, part, g);
-    if (bad >= 0) {
-      for (std::int64_t k = bad; k < range.last; ++k)
-        p.new_log_weights[k] = static_cast<Real>(NAN);
+    for (std::int64_t k = 0; k < count; ++k)
+      p.values[i + k] = k < valid ? static_cast<Real>(tile[k]) : static_cast<Real>(NAN);
+    update.run(update.context, i, i + count);
+    for (std::int64_t k = i + valid; valid < count && k < last; ++k)
+      p.new_log_weights[k] = static_cast<Real>(NAN);
+    if (valid < count)
       return;
-    }
   }
 }
 
@@ -123,14 +120,16 @@ template <typename Real>
 Status reweight_select_group(const ReweightSelectArgs& a, const Team& team, std::int64_t g,
                              std::int64_t limit, void* workspace) {
   const std::int64_t offset = g * a.items;
-  const Particles<Real> particles(a, offset);
+  const Reweighting<Real> reweighting{
+      Particles<Real>(a, offset), static_cast<Real>(a.betas != nullptr ? a.betas[g] : a.beta),
+      static_cast<Real>(a.previous_betas != nullptr ? a.previous_betas[g] : a.previous_beta)};
+  const Particles<Real>& particles = reweighting.particles;
   const Range range(team, a.items);
-  // Weighing stops at a NaN and finds it again, in the lowest place of all threads.
+  Update update{a.log_ratio != nullptr ? reweight<Real, true> : reweight<Real, false>, &reweighting};
   if (a.value != nullptr) { // a value may cost much: a share finer than whole blocks
-    evaluate_and_reweight(a, particles, Range(team.first(a.items), team.last(a.items)), g);
+    evaluate_and_update(a, particles, update, offset, team.first(a.items), team.last(a.items));
     team.sync();
-  } else if (const std::int64_t bad = reweight(a, particles, range, g); bad >= 0) {
-    particles.new_log_weights[bad] = static_cast<Real>(NAN);
+    update = {};
   }
   const Row row{particles.new_log_weights,
                 sizeof(Real) == 8,
@@ -143,7 +142,7 @@ Status reweight_select_group(const ReweightSelectArgs& a, const Team& team, std:
                 a.step,
                 a.ancestors + offset,
                 limit};
-  const Weighed weighed = weigh_row(team, row, workspace);
+  const Weighed weighed = weigh_row(team, row, workspace, update);
   if (!weighed.valid())
     return {Code::invalid_value, offset + weighed.invalid};
   const bool resample = !weighed.degenerate() && weighed.ess < a.ess_threshold * static_cast<double>(a.items);

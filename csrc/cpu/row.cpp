@@ -35,11 +35,13 @@ template <typename Real> std::int64_t find_largest(const Work<Real>& work) {
   return top * kBlock + i;
 }
 
-template <typename Real> Weighed weigh(const Work<Real>& work) {
+template <typename Real> Weighed weigh(const Work<Real>& work, const Update& update) {
   const std::int64_t n = work.layout.blocks;
   for (std::int64_t b = work.first_block(); b < work.last_block(); ++b) {
     Block& block = work.blocks[b];
     const Real* x = work.items_of(b);
+    if (update.run != nullptr)
+      update.run(update.context, b * kBlock, b * kBlock + work.size_of(b));
     const bool valid = weigh_block(x, work.size_of(b), block.weight, block.max, work.prefixes());
     block.invalid = valid ? -1 : first_invalid(x, work.size_of(b));
   }
@@ -108,8 +110,9 @@ std::int64_t workspace_bytes(std::int64_t items, std::int64_t draws, Rule rule, 
   return Layout(items, draws, rule, slots, team).bytes;
 }
 
-Weighed weigh_row(const Team& team, const Row& row, void* workspace) {
-  return row.is_double ? weigh(Work<double>(team, row, workspace)) : weigh(Work<float>(team, row, workspace));
+Weighed weigh_row(const Team& team, const Row& row, void* workspace, const Update& update) {
+  return row.is_double ? weigh(Work<double>(team, row, workspace), update)
+                       : weigh(Work<float>(team, row, workspace), update);
 }
 
 bool draw_row(const Team& team, const Row& row, const Weighed& weighed, void* workspace) {

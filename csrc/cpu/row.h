@@ -49,7 +49,14 @@ struct Weighed {
 // Bytes that a row needs, shared by a team of this size.
 std::int64_t workspace_bytes(std::int64_t items, std::int64_t draws, Rule rule, bool slots, int team);
 
-Weighed weigh_row(const Team& team, const Row& row, void* workspace);
+// What makes log-weights [first, last) of a row, if they are not there yet: called just before they are
+// weighed, so that they are read from the cache.
+struct Update {
+  void (*run)(const void* context, std::int64_t first, std::int64_t last) = nullptr;
+  const void* context = nullptr;
+};
+
+Weighed weigh_row(const Team& team, const Row& row, void* workspace, const Update& update = {});
 
 // Writes the ancestors of a row just weighed, valid and not degenerate. False where the rule found fewer
 // distinct items of nonzero weight than it draws; the draws then repeat them.

@@ -298,6 +298,7 @@ def _run(
         None if x is None else _native.plain(x) for x in (log_weights, values, previous_values, log_ratio, running)
     ]
     outputs = _outputs(log_weights, running)
+    _native.advise_huge_pages(*outputs)
     code, index = _native.reweight_select(
         inputs,
         betas,
