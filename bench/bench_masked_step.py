@@ -97,6 +97,27 @@ def main() -> None:
         table(f"{size}, {torch.get_num_threads()} threads", seconds, "fastguide")
         rows.append({**size, "seconds": seconds})
 
+        # What the settings of a draw cost over the plain one.
+        k = 50 if vocab > 100 else 5
+        shift = logits.flip(0)
+        count = max(1, round(masked * length * probability))
+        settings: dict[str, dict[str, object]] = {
+            "plain": {"reveal_probability": probability},
+            f"top_k {k}": {"reveal_probability": probability, "top_k": k},
+            "top_p 0.9": {"reveal_probability": probability, "top_p": 0.9},
+            "top_p 0.9, temperature 0.2": {"reveal_probability": probability, "top_p": 0.9, "temperature": 0.2},
+            "shift": {"reveal_probability": probability, "shift": shift},
+            "remask 0.02": {"reveal_probability": probability, "remask_probability": 0.02},
+            f"count {count}": {"reveal_count": count},
+        }
+        own: dict[str, Callable[[], Tensor]] = {
+            name: lambda given=given, options=options: masked_step(given[0], given[1], ancestors=given[2], **options)
+            for name, options in settings.items()
+        }
+        seconds = alternate(own, rounds=rounds)
+        table("its settings", seconds, "plain")
+        rows.append({**size, "settings": True, "seconds": seconds})
+
         # The rows are the same for every branch when all masked positions are revealed.
         few = tokens.clone()
         few[torch.rand(particles, length, generator=generator) >= probability] = 0
