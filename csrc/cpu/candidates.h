@@ -47,7 +47,8 @@ public:
       sums[0] = _mm512_mask_add_epi64(sums[0], static_cast<__mmask8>(over >> 8), sums[0], b);
       sums[1] = _mm512_mask_add_epi64(sums[1], static_cast<__mmask8>(in), sums[1], a);
       sums[1] = _mm512_mask_add_epi64(sums[1], static_cast<__mmask8>(in >> 8), sums[1], b);
-      size += put(values + size, weights + size, v, a, b, in);
+      if (in) // a register without candidates needs no slow compression
+        size += put(values + size, weights + size, v, a, b, in);
     }
     kept = total((Longs)sums[0]);
     listed = total((Longs)sums[1]);

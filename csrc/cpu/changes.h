@@ -210,6 +210,20 @@ private:
   template <typename Key> FG_HD void take(std::int64_t child, const Key* keys, Smallest smallest) {
     for (std::int64_t c = 0; c < used_; ++c) {
       std::uint64_t taken = 0;
+#if defined(FG_LEVEL_avx512)
+      if constexpr (sizeof(Key) == 4) {
+        // No two of the words are equal but once in 2^32 draws.
+        if (smallest.equals == 0) {
+          const __m512i bound = _mm512_set1_epi32(static_cast<int>(smallest.bound));
+          for (int i = 0; i < 64; i += 16) {
+            const __mmask16 under = _mm512_cmplt_epu32_mask(load<__m512i>(keys + 64 * c + i), bound);
+            taken |= static_cast<std::uint64_t>(under) << i;
+          }
+          revealed_[child * chunks_ + c] = open_[c] & taken;
+          continue;
+        }
+      }
+#endif
       for (std::uint64_t left = open_[c]; left; left &= left - 1) {
         const int bit = __builtin_ctzll(left);
         const std::uint64_t key = keys[64 * c + bit];

@@ -10,11 +10,14 @@
 namespace fg::FG_LEVEL {
 
 struct Draw {
-  std::int64_t at;  // in children
-  std::int64_t row; // state * length + position
+  std::int64_t at; // in children
+  std::int64_t state;
   std::uint32_t slot, position;
   std::uint64_t key;  // of the particle's group
   std::uint64_t word; // set by make_words
+
+  std::int64_t row(std::int64_t length) const { return state * length + position; }
+  bool same_row(const Draw& other) const { return state == other.state && position == other.position; }
 };
 
 // A growing list; malloc because a standard container would emit code above the baseline under a shared name.
@@ -28,7 +31,6 @@ struct Draws {
   ~Draws() { std::free(data); }
 
   void drop_first(std::int64_t first) {
-    first = first < count ? first : count;
     for (std::int64_t i = first; i < count; ++i)
       data[i - first] = data[i];
     count -= first;
@@ -77,7 +79,8 @@ struct SortedDraws {
   std::int64_t* starts; // of the distinct rows, and one past the last draw
   std::int64_t rows = 0;
 
-  SortedDraws(const Draws* parts, int threads, std::int64_t all_rows) {
+  SortedDraws(const Draws* parts, int threads, std::int64_t states, std::int64_t length) {
+    const std::int64_t all_rows = states * length;
     std::int64_t count = 0;
     for (int t = 0; t < threads; ++t)
       count += parts[t].count;
@@ -90,7 +93,7 @@ struct SortedDraws {
     if (complete) {
       for (int t = 0; t < threads; ++t)
         for (std::int64_t i = 0; i < parts[t].count; ++i)
-          ++next[parts[t].data[i].row];
+          ++next[parts[t].data[i].row(length)];
       std::int64_t before = 0;
       for (std::int64_t r = 0; r < all_rows; ++r) {
         const std::int64_t here = next[r];
@@ -102,7 +105,7 @@ struct SortedDraws {
       starts[rows] = before;
       for (int t = 0; t < threads; ++t)
         for (std::int64_t i = 0; i < parts[t].count; ++i)
-          data[next[parts[t].data[i].row]++] = parts[t].data[i];
+          data[next[parts[t].data[i].row(length)]++] = parts[t].data[i];
     }
     std::free(next);
   }

@@ -36,6 +36,7 @@ template <typename Token, typename Logit> struct Task {
   const Token* tokens = static_cast<const Token*>(a.tokens);
   Token* children = static_cast<Token*>(a.children);
   std::int64_t per_group = a.particles / a.groups;
+  std::int64_t most_slot = (0xFFFFFFFF - (a.branch - 1)) / a.branch;
 
   RowSettings settings() const {
     return {a.inverse_temperature == 0 ? 1.0f : a.inverse_temperature, a.vocab, a.top_k, a.top_p};
@@ -51,20 +52,22 @@ template <typename Token, typename Logit> struct Task {
   std::int64_t state_of(std::int64_t particle) const {
     return a.ancestors.data ? a.ancestors[particle] : particle;
   }
+  // A division is as long as the scan of a short row.
+  std::int64_t group_of(std::int64_t particle) const { return a.groups == 1 ? 0 : particle / per_group; }
   std::int64_t length_of(std::int64_t group) const { return a.lengths ? a.lengths[group] : a.length; }
   std::int64_t count_of(std::int64_t group) const { return a.counts ? a.counts[group] : a.count; }
 
   // Writes the children of a particle but for their draws, which it lists by position and then by child.
   // False where there was no memory.
   FG_HD bool change(std::int64_t particle, Changes& changes, Draws& draws, Outcome& outcome) const {
-    const std::int64_t group = particle / per_group;
+    const std::int64_t group = group_of(particle);
     const std::int64_t state = state_of(particle);
     const std::int64_t number = a.slots.data ? a.slots[particle] : particle - group * per_group;
     if (state < 0 || state >= a.states) {
       outcome.ranges.add(particle, Code::out_of_range);
       return true;
     }
-    if (number < 0 || number > (0xFFFFFFFF - (a.branch - 1)) / a.branch) {
+    if (number < 0 || number > most_slot) {
       outcome.ranges.add(a.particles + particle, Code::out_of_range);
       return true;
     }
@@ -95,7 +98,7 @@ template <typename Token, typename Logit> struct Task {
         __builtin_prefetch(logits(state, position) + (a.vocab < 64 ? a.vocab : 64) - 1);
         for (std::int64_t m = 0; m < a.branch; ++m) {
           draws.data[draws.count] = {(particle * a.branch + m) * a.length + position,
-                                     state * a.length + position,
+                                     state,
                                      slot + static_cast<std::uint32_t>(m),
                                      static_cast<std::uint32_t>(position),
                                      static_cast<std::uint64_t>(a.seeds[group]),
@@ -112,12 +115,11 @@ template <typename Token, typename Logit> struct Task {
     for (std::int64_t done = 1; first < last; ++done) {
       if (done % kRowsBetweenLooks == 0 && interrupt.requested())
         return;
-      const RowData<Logit> data = row(first->row / a.length, first->position);
+      const RowData<Logit> data = row(first->state, first->position);
       std::int64_t token = 0;
       const bool certain = a.inverse_temperature == 0;
       const Code code = certain ? largest_token(data.x, data.bias, a.vocab, token) : rows.read(data);
-      const std::int64_t number = first->row;
-      for (; first < last && first->row == number; ++first) {
+      for (const Draw& of = *first; first < last && first->same_row(of); ++first) {
         if (code != Code::ok)
           trouble.add(first->at, code);
         else
@@ -126,25 +128,50 @@ template <typename Token, typename Logit> struct Task {
     }
   }
 
-  // Makes `n` draws, kRows or fewer, each from a lane of its own.
-  void draw_side_by_side(SmallRows<Logit>& rows, const Draw* draws, std::int64_t n, Trouble& trouble) const {
+  // Makes draws, those of one row next to each other, a row a lane; returns where those left begin, which are
+  // too few to fill the lanes unless `all` are asked for.
+  const Draw* draw(SmallRows<Logit>& rows, const Draw* first, const Draw* last, bool all,
+                   Trouble& trouble) const {
     constexpr int kRows = SmallRows<Logit>::kRows;
-    RowData<Logit> data[kRows];
-    std::uint64_t words[kRows];
-    for (int r = 0; r < kRows; ++r)
-      data[r] = row(draws[r < n ? r : 0].row / a.length, draws[r < n ? r : 0].position);
-    for (int r = 0; r < n; r += kWideLanes)
-      draw_words(draws + r, n - r < kWideLanes ? n - r : kWideLanes, a, words + r);
-    Code codes[kRows];
-    std::int32_t found[kRows];
-    rows.read(data, codes);
-    rows.draw(words, found);
-    for (int r = 0; r < n; ++r) {
-      if (codes[r] != Code::ok)
-        trouble.add(draws[r].at, codes[r]);
-      else
-        children[draws[r].at] = static_cast<Token>(found[r]);
+    for (std::int64_t done = 1; first < last; ++done) {
+      if (done % kRowsBetweenLooks == 0 && interrupt.requested())
+        return last;
+      const Draw* runs[kRows + 1] = {first};
+      RowData<Logit> data[kRows];
+      int n = 0;
+      std::int64_t longest = 0;
+      for (; n < kRows && runs[n] < last; ++n) {
+        const Draw* next = runs[n];
+        data[n] = row(next->state, next->position);
+        while (next < last && next->same_row(*runs[n]))
+          ++next;
+        longest = next - runs[n] > longest ? next - runs[n] : longest;
+        runs[n + 1] = next;
+      }
+      if (n < kRows && !all)
+        return first;
+      for (int r = n; r < kRows; ++r)
+        data[r] = data[0];
+      Code codes[kRows];
+      rows.read(data, codes);
+      for (std::int64_t i = 0; i < longest; ++i) {
+        std::uint64_t words[kRows] = {};
+        std::int32_t tokens[kRows];
+        for (int r = 0; r < n; ++r)
+          words[r] = runs[r] + i < runs[r + 1] ? runs[r][i].word : 0;
+        rows.draw(words, tokens);
+        for (int r = 0; r < n; ++r) {
+          if (runs[r] + i >= runs[r + 1])
+            continue;
+          if (codes[r] != Code::ok)
+            trouble.add(runs[r][i].at, codes[r]);
+          else
+            children[runs[r][i].at] = static_cast<Token>(tokens[r]);
+        }
+      }
+      first = runs[n];
     }
+    return first;
   }
 
   // How many positions of each state are to be ranked: as many as the longest particle that needs it has.
@@ -152,7 +179,7 @@ template <typename Token, typename Logit> struct Task {
     __builtin_memset(lengths, 0, static_cast<std::size_t>(a.states) * sizeof *lengths);
     bool any = false;
     for (std::int64_t p = 0; p < a.particles; ++p) {
-      const std::int64_t group = p / per_group, state = state_of(p), length = length_of(group);
+      const std::int64_t group = group_of(p), state = state_of(p), length = length_of(group);
       if (state < 0 || state >= a.states || length <= lengths[state] || count_of(group) == 0)
         continue;
       std::int64_t masks = 0;
@@ -189,7 +216,7 @@ template <typename Token, typename Logit> struct Task {
 template <typename Token, typename Logit>
 void report_refusals(const Task<Token, Logit>& task, std::int64_t p, Trouble& trouble) {
   const MaskedArgs& a = task.a;
-  const std::int64_t group = p / task.per_group, state = task.state_of(p), length = task.length_of(group);
+  const std::int64_t group = task.group_of(p), state = task.state_of(p), length = task.length_of(group);
   if (state < 0 || state >= a.states || task.count_of(group) == 0)
     return;
   std::int64_t masks = 0;
@@ -265,22 +292,17 @@ void step_narrow(const Task<Token, Logit>& task, int threads, Outcome& outcome) 
     Row rows(task.settings());
     Changes changes(a);
     mine.short_of_memory = !changes.complete();
-    const auto draw_listed = [&](bool all) {
+    std::int64_t ready = 0; // draws left over that have their words
+    const auto draw_listed = [&]([[maybe_unused]] bool all) {
+      make_words(draws.data + ready, draws.count - ready, a);
+      const Draw *first = draws.data, *last = first + draws.count;
       if constexpr (Row::kRows == 1) {
-        make_words(draws.data, draws.count, a);
-        task.draw(rows, draws.data, draws.data + draws.count, mine.rows);
+        task.draw(rows, first, last, mine.rows);
         draws.count = 0;
       } else {
-        std::int64_t done = 0;
-        for (; done < draws.count && (all || draws.count - done >= Row::kRows); done += Row::kRows) {
-          if (done % (kRowsBetweenLooks * Row::kRows) == 0 && task.interrupt.requested())
-            break;
-          task.draw_side_by_side(rows, draws.data + done,
-                                 draws.count - done < Row::kRows ? draws.count - done : Row::kRows,
-                                 mine.rows);
-        }
-        draws.drop_first(done);
+        draws.drop_first(task.draw(rows, first, last, all, mine.rows) - first);
       }
+      ready = draws.count;
     };
 #pragma omp for schedule(static) nowait
     for (std::int64_t p = 0; p < a.particles; ++p) {
@@ -290,7 +312,8 @@ void step_narrow(const Task<Token, Logit>& task, int threads, Outcome& outcome) 
       if (draws.count >= kDrawsTogether)
         draw_listed(false);
     }
-    draw_listed(true);
+    if (draws.count)
+      draw_listed(true);
 #pragma omp critical(fastguide_masked_step)
     outcome.add(mine);
   }
@@ -318,7 +341,7 @@ void step_wide(const Task<Token, Logit>& task, int threads, Outcome& outcome) {
 #pragma omp critical(fastguide_masked_step)
     outcome.add(mine);
   }
-  const SortedDraws sorted(parts, threads, a.states * a.length);
+  const SortedDraws sorted(parts, threads, a.states, a.length);
   delete[] parts;
   outcome.short_of_memory |= !sorted.complete;
   if (outcome.status().code != Code::ok || task.interrupt.requested())

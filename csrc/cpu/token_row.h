@@ -314,8 +314,8 @@ private:
 
   // Lists the candidates between bounds on either side of the threshold. Where few tokens are needed, the
   // largest of every lane of every block give a lower bound that lies close: as much as they hold at or above
-  // it, the row holds. Where many are, a sample gives both, three standard errors from the `share` of it that
-  // is needed; if they prove wrong, everything is listed.
+  // it, the row holds. Where many are, a sample gives both, two and a half standard errors from the `share`
+  // of it that is needed; if they prove wrong, everything is listed.
   template <bool Weigh>
   void enclose(Candidates& candidates, std::int64_t needed, double share, float& low, float& high) {
     low = kLeast;
@@ -328,7 +328,7 @@ private:
       const double squares = list<Weigh>(candidates, sample_.data, sampled);
       const double alive = static_cast<double>(candidates.all());
       const double whole = Weigh ? alive : static_cast<double>(sampled);
-      const double error = 3 * std::sqrt(share * (1 - share) * squares);
+      const double error = 2.5 * std::sqrt(share * (1 - share) * squares);
       const std::int64_t most = 1 + static_cast<std::int64_t>(share * whole + error);
       const std::int64_t fewest = static_cast<std::int64_t>(share * whole - error);
       if (fewest > 0 && fewest <= candidates.all()) {
