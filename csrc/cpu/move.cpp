@@ -66,6 +66,8 @@ template <typename Index> Status move_by(const MoveArgs& a, const Index* ancesto
       last = first + kRowsTogether < last ? first + kRowsTogether : last;
       for (std::int64_t k = 0; k < a.tensors; ++k) {
         const std::int64_t n = a.row_bytes[k];
+        if (n == 0) // perhaps without an address
+          continue;
         const char* source = static_cast<const char*>(a.sources[k]) + g * a.rows * n;
         char* target = static_cast<char*>(a.targets[k]) + g * a.draws * n;
         const Index* mine = ancestors + g * a.draws;
