@@ -19,16 +19,18 @@ template <typename T> T* pointer(std::uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-// Runs a kernel without the interpreter lock and returns (code, first offending index); throws what a signal
-// handler raised meanwhile.
-template <typename Args> std::pair<int, std::int64_t> run(Status (*kernel)(const Args&), Args args) {
+// Runs a kernel without the interpreter lock. Where its code is `interrupted`, what a signal handler raised
+// meanwhile is set as Python's exception.
+template <typename Args> Status launch(Status (*kernel)(const Args&), Args args) {
   if (forked())
     args.threads = 1;
-  Status status;
-  {
-    pybind11::gil_scoped_release unlocked;
-    status = kernel(args);
-  }
+  const pybind11::gil_scoped_release unlocked;
+  return kernel(args);
+}
+
+// The same, giving (code, first offending index) and throwing that exception.
+template <typename Args> std::pair<int, std::int64_t> run(Status (*kernel)(const Args&), const Args& args) {
+  const Status status = launch(kernel, args);
   if (status.code == Code::interrupted)
     throw pybind11::error_already_set();
   return {static_cast<int>(status.code), status.index};

@@ -38,6 +38,10 @@ template <typename Real> Weighed weigh(const Work<Real>& work) {
   const std::int64_t n = work.layout.blocks;
   for (std::int64_t b = work.first_block(); b < work.last_block(); ++b) {
     Block& block = work.blocks[b];
+    if (n > 1 && work.team.interrupt != nullptr && work.team.interrupt->requested()) {
+      block.invalid = 0; // so that all threads leave the row together
+      continue;
+    }
     const Real* x = work.items_of(b);
     const bool valid = weigh_block(x, work.size_of(b), block.weight, block.max, work.prefixes());
     block.invalid = valid ? -1 : first_invalid(x, work.size_of(b));
