@@ -17,6 +17,7 @@ def run(code: str, timeout: float = 60.0) -> str:
 
 # Each takes far more than two seconds on any processor, in one call.
 LONG_CALLS = {
+    "select of many rows": "ops.select(torch.zeros(1, 1, 1 << 16).expand(1 << 9, 8, 1 << 16), rule='gumbel_topk', k=1 << 8)",
     "masked_mode": "ops.masked_mode(torch.full((1, 1), 1 << 17).expand(1 << 19, 1), LOGITS)",
     "masked_step of few tokens": (
         "ops.masked_step(torch.full((1, 1), 400).expand(1, 1 << 20), LOGITS_400, reveal_probability=0.9, branch=1 << 6)"

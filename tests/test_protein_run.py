@@ -70,7 +70,7 @@ def test_settings_that_only_change_the_cost(ubiquitin, plddt, guidance):
         torch.set_num_threads(threads)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(always=True)
 def test_the_default_run_is_the_same_under_every_setting(ubiquitin, plddt):
     from fastguide.design import DesignSettings
 

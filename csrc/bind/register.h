@@ -22,7 +22,8 @@ template <typename T> T* pointer(std::uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-// Runs a kernel, without the interpreter lock unless it is to be kept.
+// Runs a kernel, without the interpreter lock unless it is to be kept. Where its code is `interrupted`, what a
+// signal handler raised meanwhile is set as Python's exception.
 template <typename Args> Status launch(Status (*kernel)(const Args&), Args& args, bool keep_lock = false) {
   if (forked())
     args.threads = 1;
@@ -32,7 +33,7 @@ template <typename Args> Status launch(Status (*kernel)(const Args&), Args& args
   return kernel(args);
 }
 
-// Runs a kernel and returns (code, first offending index); throws what a signal handler raised meanwhile.
+// The same, giving (code, first offending index) and throwing that exception.
 template <typename Args> std::pair<int, std::int64_t> run(Status (*kernel)(const Args&), Args args) {
   const Status status = launch(kernel, args);
   if (status.code == Code::interrupted)

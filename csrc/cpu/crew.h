@@ -46,7 +46,8 @@ Status each_row(std::int64_t rows, std::int64_t items, std::int64_t draws, Rule 
   wanted = wanted < threads ? wanted : threads;
   const bool together = wanted > 1 && (rows < wanted || (items > 16 * kBlock && rows < 8 * wanted));
   std::int64_t invalid = -1, degenerate = -1;
-  bool lacking = false;
+  bool lacking = false, stopped = false;
+  Interrupt interrupt;
   const auto note = [&](const Status& status) {
     if (status.code == Code::invalid_value)
       keep_first(invalid, status.index);
@@ -63,12 +64,12 @@ Status each_row(std::int64_t rows, std::int64_t items, std::int64_t draws, Rule 
       return;
     }
     const std::int64_t last = crew.last(rows);
-    for (std::int64_t r = crew.first(rows); r < last; ++r) {
+    for (std::int64_t r = crew.first(rows); r < last && !interrupt.requested(); ++r) {
       if (const std::int64_t done = visit_some(r, last)) {
         r += done - 1;
         continue;
       }
-      const Status status = visit(Team{}, r, (last - r) * draws, memory.data);
+      const Status status = visit(Team{0, 1, &interrupt}, r, (last - r) * draws, memory.data);
       if (status.code == Code::invalid_value)
         keep_first(own_invalid, status.index);
       if (status.code == Code::degenerate)
@@ -84,7 +85,7 @@ Status each_row(std::int64_t rows, std::int64_t items, std::int64_t draws, Rule 
     share(Team{});
   } else if (!together) {
 #pragma omp parallel num_threads(static_cast<int>(wanted < rows ? wanted : rows))
-    share(Team{omp_get_thread_num(), omp_get_num_threads()});
+    share(Team{omp_get_thread_num(), omp_get_num_threads(), &interrupt});
   } else {
     alignas(64) char stack[kStack];
     const Memory memory(stack, workspace_bytes(items, draws, rule, slots, static_cast<int>(wanted)));
@@ -92,17 +93,21 @@ Status each_row(std::int64_t rows, std::int64_t items, std::int64_t draws, Rule 
     if (!lacking) {
 #pragma omp parallel num_threads(static_cast<int>(wanted))
       {
-        const Team team{omp_get_thread_num(), omp_get_num_threads()};
-        for (std::int64_t r = 0; r < rows; ++r) {
+        const Team team{omp_get_thread_num(), omp_get_num_threads(), &interrupt};
+        for (std::int64_t r = 0; r < rows && !stopped; ++r) {
           const Status status = visit(team, r, draws, memory.data);
-          if (team.id == 0)
+          if (team.id == 0) {
             note(status);
+            stopped = interrupt.requested(); // next set behind a barrier of the next visit
+          }
           if (r + 1 < rows)
             team.sync();
         }
       }
     }
   }
+  if (interrupt.requested())
+    return {Code::interrupted, -1};
   if (lacking)
     return {Code::out_of_memory, -1};
   if (invalid >= 0)

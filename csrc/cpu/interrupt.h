@@ -14,8 +14,7 @@ namespace fg {
 extern bool (*interrupt_poll)();
 
 // Of one call. Only the calling thread looks at the clock, so that asking costs the others one load; it looks
-// the more seldom the shorter the blocks are (once in a call of two, some twenty times in one of a million),
-// and polls at most every 50 ms.
+// the more seldom the shorter the blocks are, down to one block in 64, and polls at most every 50 ms.
 class Interrupt {
 public:
   FG_HD Interrupt() {}

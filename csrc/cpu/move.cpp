@@ -157,6 +157,8 @@ template <typename Index> Status move_by(const MoveArgs& a, const Index* ancesto
                    }
                    for (std::int64_t k = 0; k < a.tensors; ++k) {
                      const std::int64_t n = a.row_bytes[k];
+                     if (n == 0) // perhaps without an address
+                       continue;
                      copy_rows(static_cast<const char*>(a.sources[k]) + g * a.rows * n,
                                static_cast<char*>(a.targets[k]) + g * a.draws * n, copies, count, n,
                                streamed);

@@ -39,6 +39,10 @@ template <typename Real> Weighed weigh(const Work<Real>& work, const Update& upd
   const std::int64_t n = work.layout.blocks;
   for (std::int64_t b = work.first_block(); b < work.last_block(); ++b) {
     Block& block = work.blocks[b];
+    if (n > 1 && work.team.interrupt != nullptr && work.team.interrupt->requested()) {
+      block.invalid = 0; // so that all threads leave the row together
+      continue;
+    }
     const Real* x = work.items_of(b);
     if (update.run != nullptr)
       update.run(update.context, b * kBlock, b * kBlock + work.size_of(b));

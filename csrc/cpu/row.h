@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/selection.h"
+#include "cpu/interrupt.h"
 #include "cpu/select.h"
 
 namespace fg::FG_LEVEL {
@@ -13,6 +14,7 @@ namespace fg::FG_LEVEL {
 struct Team {
   int id = 0;
   int size = 1;
+  Interrupt* interrupt = nullptr;
 
   std::int64_t first(std::int64_t n) const { return n * id / size; }
   std::int64_t last(std::int64_t n) const { return n * (id + 1) / size; }

@@ -58,10 +58,10 @@ public:
   double uniform() { return static_cast<double>(word(4)) * 0x1p-32; }
   // Of variance 1, bounded; no library call, which could differ between platforms.
   double normal() { return (uniform() + uniform() + uniform() - 1.5) * 2.0; }
-  // A size from 1 on: mostly small, at times about a block's, at times enough for a team of threads.
+  // A size from 1 on: mostly small, at times about a block's, seldom enough for a team of threads.
   std::int64_t size(std::int64_t large) {
-    const std::int64_t kind = in(0, 15);
-    return kind < 10 ? in(1, 70) : kind < 14 ? in(1, large / 16 + 1) : in(1, large);
+    const std::int64_t kind = in(0, 31);
+    return kind < 24 ? in(1, 70) : kind < 30 ? in(1, large / 16 + 1) : in(1, large);
   }
 
 private:

@@ -6,7 +6,7 @@ namespace fg::trial {
 namespace {
 
 void try_move(Bytes& bytes, Digest& digest) {
-  constexpr std::int64_t kRowBytes[] = {1, 2, 4, 8, 16, 12, 76, 200};
+  constexpr std::int64_t kRowBytes[] = {0, 1, 2, 4, 8, 16, 12, 76, 200};
   MoveArgs a{};
   a.in_place = bytes.chance(40);
   a.groups = bytes.in(1, 4);
@@ -46,7 +46,7 @@ void try_move(Bytes& bytes, Digest& digest) {
   std::vector<std::vector<unsigned char>> sources;
   std::vector<Output> blank;
   for (std::int64_t k = 0; k < a.tensors; ++k) {
-    row_bytes.push_back(kRowBytes[bytes.in(0, 7)]);
+    row_bytes.push_back(kRowBytes[bytes.in(0, 8)]);
     sources.emplace_back(static_cast<std::size_t>(a.groups * a.rows * row_bytes.back()));
     std::uint64_t state = bytes.word();
     for (unsigned char& byte : sources.back())
