@@ -75,7 +75,8 @@ def proposing(n: int, length: int, vocab: int, masked: float, probability: float
         competitors[f"torch (sparse, {name})"] = partial(torch_peer.sparse, *given, draw)
     competitors[SPARSE[-1]] = torch_peer.Sparse(*given)
     competitors[TUTORIAL[0]] = lambda: torch_peer.everywhere(*given, torch_peer.tutorial_gumbel)
-    competitors[TUTORIAL[1]] = lambda: torch_peer.everywhere(*given, torch_peer.tutorial_multinomial)
+    if vocab < 1000:  # beyond, the slower of the two by far, and half a minute a call
+        competitors[TUTORIAL[1]] = lambda: torch_peer.everywhere(*given, torch_peer.tutorial_multinomial)
     parents = tokens[ancestors]
     free = int((parents == vocab).sum())
 
