@@ -14,6 +14,7 @@ from fastguide.result import LogNormalizer, Result
 from fastguide.sample import sample
 from fastguide.steering import Steering
 from fastguide.values import PosteriorMean
+from fastguide.values.compiled import value
 
 __version__ = "0.1.0"
 
@@ -37,5 +38,6 @@ __all__ = [
     "processes",
     "rewards",
     "sample",
+    "value",
     "values",
 ]

@@ -59,7 +59,7 @@ PACKAGES = (
     ),
     Package("alphapredict", "alphaPredict", "pLDDT reward", "pip install --no-deps alphapredict==1.3.0", needed=True),
     Package("biopython", "Bio", "ProtParam properties", PROTEIN),
-    Package("numba", "numba", "benchmarks", 'pip install "fastguide[bench]"'),
+    Package("numba", "numba", "fg.value, benchmarks", 'pip install "fastguide[numba]"'),
     Package("particles", "particles", "benchmark peer", 'pip install "fastguide[bench]"'),
     Package("matplotlib", "matplotlib", "benchmark plots", 'pip install "fastguide[bench]"'),
     Package("pytest", "pytest", "tests", 'pip install "fastguide[test]"'),

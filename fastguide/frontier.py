@@ -61,16 +61,24 @@ class Predictor:
     recomputed: int = 0
     _limit: int = field(init=False)
     _state_bytes: int = field(default=0, init=False)
+    _kept: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._limit = self.memory.bytes
 
     @property
     def micro_batch(self) -> int:
-        """States a denoiser call works on."""
+        """States that are predicted at a time, before anything is made of them."""
         if self.memory.micro_batch is not None:
             return self.memory.micro_batch
-        return max(1, min(4096, self._limit // (4 * self._row_bytes)))
+        if self._any_rows:
+            return max(1, min(4096, self._limit // (4 * self._row_bytes)))
+        return self.call_rows
+
+    @property
+    def _any_rows(self) -> bool:
+        """Whether a call may have any number of rows."""
+        return self.denoiser.batch_invariant or self.memory.ragged
 
     @property
     def _row_bytes(self) -> int:
@@ -96,15 +104,15 @@ class Predictor:
     def call(self, tokens: Tensor, time: float, state: State, rows: Tensor) -> Prediction:
         """Predict ``[b, L]`` states; a network that is not batch invariant sees ``call_rows`` rows at a time, always."""
         self.computed += len(tokens)
-        if self.denoiser.batch_invariant or self.memory.ragged:
+        if self._any_rows or len(tokens) == self.call_rows:
             return self._checked(self.denoiser(tokens, self._times(len(tokens), time), state, rows), len(tokens))
-        parts = []
+        parts = _Parts(len(tokens))
         for index, real in fixed_batches(len(tokens), self.call_rows, tokens.device):
             n = len(index)
             out = self._checked(self.denoiser(tokens[index], self._times(n, time), state, rows[index]), n)
             kept = self.denoiser.move(out.state, torch.arange(real, device=tokens.device)) if real < n else out.state
-            parts.append(Prediction(out.logits[:real], kept))
-        return _join(parts)
+            parts.add(Prediction(out.logits[:real], kept))
+        return parts.joined()
 
     def _times(self, n: int, time: float) -> Tensor:
         return torch.full((n,), time, dtype=torch.float32, device=self.device)
@@ -131,14 +139,13 @@ class Predictor:
     def look_ahead(self, frontier: Frontier, clean: Callable[[Tensor, Tensor, Tensor], Tensor] | None) -> Tensor | None:
         """Predict every distinct state; return the estimates ``clean(tokens, logits, problem)`` ``[U, L]``, if asked.
 
-        Predictions are kept in ``frontier.prediction`` where all fit. Where nothing is asked and they do not fit, nothing is
-        computed before the states propose.
+        Predictions are kept in ``frontier.prediction`` where all fit, in the memory of those of the step before. Where nothing
+        is asked and they do not fit, nothing is computed before the states propose.
         """
         count = len(frontier.tokens)
         estimates: list[Tensor] = []
-        logits: Tensor | None = None
-        states: list[State] = []
-        done = 0
+        most = min(len(frontier.inverse), self._limit // self._row_bytes)
+        parts: _Parts | None = _Parts(count, most, self._kept)
         fits = count * self._row_bytes <= self._limit
         if clean is None and not fits:
             return None
@@ -149,19 +156,13 @@ class Predictor:
             if clean is not None:
                 estimates.append(clean(frontier.tokens[part], out.logits, frontier.problem[part]))
             if not fits:
-                logits, states = None, []
-                continue
-            if len(part) == count:
-                logits = out.logits
-            else:
-                # Written as they come: joining a list of parts would hold all logits twice.
-                logits = out.logits.new_empty((count, *out.logits.shape[1:])) if logits is None else logits
-                logits[done : done + len(part)] = out.logits
-            states.append(out.state)
-            done += len(part)
+                parts = None
+            if parts is not None:
+                parts.add(out)
         frontier.predicted = True
-        if fits and logits is not None:
-            frontier.prediction = Prediction(logits, cat_states(states))
+        if parts is not None:
+            frontier.prediction = parts.joined()
+            self._kept = parts.buffer
         return torch.cat(estimates) if clean is not None else None
 
     def propose(
@@ -199,7 +200,41 @@ class Predictor:
         return children, cat_states(states), row
 
 
-def _join(parts: list[Prediction]) -> Prediction:
-    if len(parts) == 1:
-        return parts[0]
-    return Prediction(torch.cat([p.logits for p in parts]), cat_states([p.state for p in parts]))
+class _Parts:
+    """Predictions of parts of ``count`` states, joined as they come: a list of them would hold all logits twice.
+
+    ``most`` is how many states a later step may have: new memory is taken for as many at once.
+
+    Attributes:
+        buffer: the memory that the logits are written to, at first that of an earlier step or None. Fresh memory would cost
+            more in page faults than the copy itself.
+    """
+
+    def __init__(self, count: int, most: int = 0, buffer: Tensor | None = None) -> None:
+        self.buffer = buffer
+        self._count = count
+        self._most = max(count, most)
+        self._done = 0
+        self._logits: Tensor | None = None
+        self._states: list[State] = []
+
+    def add(self, part: Prediction) -> None:
+        rows = len(part.logits)
+        if rows == self._count:
+            self._logits = part.logits
+        else:
+            if self._logits is None:
+                self._logits = self._room(part.logits)
+            self._logits[self._done : self._done + rows] = part.logits
+        self._states.append(part.state)
+        self._done += rows
+
+    def joined(self) -> Prediction:
+        assert self._logits is not None
+        return Prediction(self._logits, cat_states(self._states))
+
+    def _room(self, like: Tensor) -> Tensor:
+        buffer = self.buffer
+        if buffer is None or len(buffer) < self._count or buffer.dtype != like.dtype or buffer.device != like.device:
+            self.buffer = buffer = like.new_empty((self._most, *like.shape[1:]))
+        return buffer[: self._count]

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_SMALL_CALL = 64
+_LARGE_CALL = 4096
+_CALL_BYTES = 2**26
+
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -21,6 +25,21 @@ def fixed_batches(n: int, size: int, device: torch.device) -> Iterator[tuple[Ten
     for start in range(0, n, size):
         rows = torch.arange(start, start + size, device=device).clamp_(max=n - 1)
         yield rows, min(size, n - start)
+
+
+def default_call_rows(children: int, row_bytes: int) -> int:
+    """Return the fixed number of rows of a network call: 64, or more where a group has many children.
+
+    One part in 64 of the children of a group wastes at most that share on padding, and spares large runs thousands of small
+    calls a step. It depends on what a group is and on nothing else (not on the memory of the machine or on groups beside
+    it), so that a group's result does not either.
+
+    Args:
+        children: of one group.
+        row_bytes: of one row of the network's output; a call's output is held below 64 MB where rows allow.
+    """
+    rows = min(max(_SMALL_CALL, children // 64), _LARGE_CALL, max(_SMALL_CALL, _CALL_BYTES // row_bytes))
+    return min(rows, children)
 
 
 def total_bytes() -> int:
@@ -62,9 +81,8 @@ class Memory:
         limit: bytes for predictions and states that are kept from one step to the next, ``"auto"`` (a quarter of what is
             available) or a text such as ``"2GB"``. What does not fit is computed again, and the trace counts it.
         micro_batch: most states that one denoiser call works on; None chooses from ``limit``.
-        call_rows: the fixed number of rows of every call to a network that is not batch invariant; None: 64, or the number
-            of children of one group where that is smaller. Part of the numerical contract: the last bits of a network's
-            output depend on it.
+        call_rows: the fixed number of rows of every call to a network that is not batch invariant; None: see
+            `default_call_rows`. Part of the numerical contract: the last bits of a network's output depend on it.
         ragged: call networks with as many rows as there are, unpadded: cheaper for few rows, and results may then depend in
             the last bits on micro-batches, groups and merged states.
         merge: evaluate each distinct state once.

@@ -15,7 +15,7 @@ from fastguide.ancestry import Ancestry
 from fastguide.errors import DegenerateWeights
 from fastguide.frontier import Frontier, Predictor
 from fastguide.guidance.protocol import Guidance
-from fastguide.memory import Memory, resolve_memory
+from fastguide.memory import Memory, default_call_rows, resolve_memory
 from fastguide.models.protocol import Denoiser, cat_states
 from fastguide.models.protocol import wrap as wrap_denoiser
 from fastguide.processes.masked import MaskedProcess
@@ -27,8 +27,6 @@ from fastguide.rewards.protocol import wrap as wrap_reward
 from fastguide.steering import Steering
 from fastguide.trace import Trace, TraceStep
 from fastguide.values.posterior_mean import PosteriorMean
-
-DEFAULT_CALL_ROWS = 64
 
 
 def sample(
@@ -149,13 +147,16 @@ class _Run:
         conditions = _per_group("condition", condition, groups)
         self.bias = self._check_bias(bias)
         self.lengths = self._check_lengths(lengths, conditions)
-        call_rows = memory.call_rows or min(DEFAULT_CALL_ROWS, particles * guidance.branch)
+        call_rows = memory.call_rows or default_call_rows(
+            particles * guidance.branch, 4 * process.length * process.vocab
+        )
         self.predictor = Predictor(self.denoiser, process.length, process.vocab, memory, call_rows, device)
         self.counts = (0, 0, 0)
         self.problems, self.problem_of = self._gather(reward, decode, conditions, call_rows)
         self.problem_lengths = torch.tensor([p.length for p in self.problems], device=device)
         self.problem = torch.tensor(self.problem_of, device=device).repeat_interleave(particles)
         self.x = process.prior(groups * particles, self._expand_init(x_init, groups, particles), device)
+        self.free, self.frozen = self._find_given(groups)
 
     def _check_bias(self, bias: Tensor | None) -> Tensor | None:
         if bias is None:
@@ -184,6 +185,21 @@ class _Run:
         if isinstance(x_init, Tensor) and x_init.ndim == 2 and len(x_init) == particles and groups > 1:
             return x_init.repeat(groups, 1)
         return x_init
+
+    def _find_given(self, groups: int) -> tuple[Tensor, Tensor | None]:
+        """Return the number of masks of each group at the start ``[G]``, and where tokens are given ``[L]``, if any are."""
+        mask, rows = self.process.mask, self.x.view(groups, -1, self.process.length)
+        used = torch.ones_like(rows, dtype=torch.bool)
+        if self.lengths is not None:
+            used = (torch.arange(self.process.length, device=self.device) < self.lengths[:, None])[:, None].expand_as(
+                rows
+            )
+        free = ((rows == mask) & used).sum(-1).amax(-1)
+        given = (rows != mask) & used
+        frozen = given.flatten(0, 1).any(0)
+        if self.process.remask > 0 and bool((given != (frozen & used)).any()):
+            raise ValueError("x_init: with process.remask every row must give tokens at the same positions")
+        return free, frozen if bool(frozen.any()) else None
 
     def _gather(
         self, reward: Any, decode: Any, conditions: list[Any], call_rows: int
@@ -235,6 +251,8 @@ class _Run:
                 slots=None if which is None else which % s.particles,
                 bias=self.bias,
                 lengths=None if self.lengths is None else self.lengths[group],
+                free=self.free[group],
+                frozen=self.frozen,
             )
 
         return draw

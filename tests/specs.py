@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import fastguide as fg
 from fastguide import _cpu, ops
 
 BUILDS = [(level, threads) for level in _cpu.levels() for threads in (1, 2)]
@@ -127,6 +128,76 @@ def _reweight_registered() -> Iterator[tuple[Any, ...]]:
     yield (x, x, x, beta, 0.0, beta, 0.0, x, x, "residual", 1.0, torch.tensor([4, 9]), 0, 0, True, None)
 
 
+def _gaussian_step_samples() -> Iterator[dict[str, Any]]:
+    numbers = {"x_coefficient": 0.9, "prediction_coefficient": -0.3, "sigma": 0.5}
+    yield {"x": _normal(6, 9), "prediction": _normal(6, 9, seed=1), **numbers}
+    yield {
+        "x": _normal(5, 3, 70),
+        "prediction": _normal(5, 3, 70, seed=1).to(torch.bfloat16),
+        **numbers,
+        "sigma": torch.tensor([0.5, 0.0, 2.0]),
+        "shift": _normal(5, 3, 70, seed=2),
+        "shift_coefficient": 0.1,
+        "ancestors": torch.tensor([4, 0, 0, 2, 1, 3]),
+        "branch": 3,
+        "seed": torch.tensor([7, 8, 9]),
+        "step": 4,
+    }
+
+
+def _gaussian_step_registered() -> Iterator[tuple[Any, ...]]:
+    x, numbers = _normal(4, 6), [0.9, -0.3, 1.0, 0.5]
+    ancestors, seeds = torch.tensor([3, 0, 0, 2]), torch.tensor([7, 8])
+    yield (x, x + 1, None, None, numbers, None, 1, None, 3, 0, None, None)
+    yield (x, x + 1, x.half(), torch.full((4, 2), 0.5), numbers, ancestors, 2, seeds, 0, 4, None, "torch")
+
+
+def _gaussian_log_ratio_samples() -> Iterator[dict[str, Any]]:
+    coefficients = {"x_coefficient": 0.9, "prediction_coefficient": -0.3, "sigma": 0.5}
+    x, prediction, shift = (_normal(5, 3, 70, seed=s) for s in range(3))
+    yield {"children": _normal(5, 2, 3, 70, seed=3), "x": x, "prediction": prediction, "shift": shift, **coefficients}
+    yield {
+        "children": _normal(4, 1, 3, 70, seed=3),
+        "x": x,
+        "prediction": prediction.half(),
+        "shift": shift.to(torch.bfloat16),
+        **coefficients,
+        "sigma": torch.tensor([0.5, 2.0]),
+        "shift_coefficient": 0.1,
+        "ancestors": torch.tensor([4, 0, 0, 2], dtype=torch.int32),
+    }
+
+
+def _gaussian_log_ratio_registered() -> Iterator[tuple[Any, ...]]:
+    x, numbers, ancestors = _normal(4, 6), [0.9, -0.3, 1.0, 0.5], torch.tensor([3, 0])
+    yield (_normal(4, 2, 6, seed=1), x, x + 1, x - 1, None, numbers, None, None)
+    yield (_normal(2, 1, 6, seed=1), x, x.half(), x - 1, torch.full((4, 2), 0.5), numbers, ancestors, "torch")
+
+
+def _masked_log_ratio_samples() -> Iterator[dict[str, Any]]:
+    for vocab in (5, 600):
+        tokens, logits = masked_states(6, 9, vocab)
+        shift, ancestors = _normal(6, 9, vocab, seed=1), torch.tensor([3, 0, 0, 2])
+        settings = {"ancestors": ancestors, "bias": _normal(9, vocab, seed=2), "temperature": 0.7}
+        children = ops.masked_step(tokens, logits, reveal_probability=0.5, branch=3, **settings)
+        yield {
+            "tokens": tokens,
+            "children": children,
+            "logits": logits,
+            "shift": shift,
+            "lengths": torch.tensor([9, 6]),
+            **settings,
+        }
+
+
+def _masked_log_ratio_registered() -> Iterator[tuple[Any, ...]]:
+    tokens, logits = masked_states(4, 9, 5)
+    children = ops.masked_step(tokens, logits, reveal_probability=0.5)
+    shift, bias, lengths = _normal(4, 9, 5), torch.zeros(5), torch.tensor([9, 6])
+    yield (tokens, children, logits, shift, 1.0, None, None, None, None)
+    yield (tokens, children, logits, shift, 2.0, bias, torch.arange(4), lengths, "torch")
+
+
 def _masked_step_samples() -> Iterator[dict[str, Any]]:
     tokens, logits = masked_states(6, 9, 5)
     yield {"tokens": tokens, "logits": logits, "reveal_probability": 0.5, "seed": 3}
@@ -142,13 +213,53 @@ def _masked_step_samples() -> Iterator[dict[str, Any]]:
         "step": 4,
         "lengths": torch.tensor([9, 6]),
     }
+    for order in ("random", "confidence"):
+        yield {
+            "tokens": tokens,
+            "logits": logits,
+            "reveal_count": torch.tensor([2, 1]),
+            "order": order,
+            "remask_probability": 0.3,
+            "frozen": tokens == 1,
+            "top_k": 4,
+            "top_p": 0.8,
+            "shift": logits.flip(1).clamp(min=-3),
+            "branch": 2,
+            "seed": torch.tensor([7, 8]),
+        }
 
 
 def _masked_step_registered() -> Iterator[tuple[Any, ...]]:
     tokens, logits = masked_states(4, 9, 5)
     ancestors, seeds = torch.tensor([3, 0, 0, 2, 1, 1]), torch.tensor([7, 8])
-    yield (tokens, logits, 0.5, 1.0, None, None, 1, None, 3, 0, None, None, None)
-    yield (tokens, logits, 1.0, 2.0, torch.zeros(5), ancestors, 2, seeds, 0, 4, None, torch.tensor([9, 6]), "torch")
+    by_chance = (0.5, None, -1, False, 0.0, None)
+    yield (tokens, logits, *by_chance, 1.0, 0, 1.0, None, None, None, 1, None, 3, 0, None, None, None)
+    by_count = (0.0, torch.tensor([2, 3]), 0, True, 0.1, torch.zeros(9, dtype=torch.bool))
+    bias, shift, lengths = torch.zeros(5), torch.zeros(4, 9, 5), torch.tensor([9, 6])
+    yield (tokens, logits, *by_count, 2.0, 3, 0.9, bias, shift, ancestors, 2, seeds, 0, 4, None, lengths, "torch")
+
+
+def _evaluate_samples() -> Iterator[dict[str, Any]]:
+    compiled, x, tokens = fg.values.compiled, _normal(70, 3, 7), torch.randint(0, 5, (300, 9))
+    table = _normal(9, 5)
+    for value in (
+        compiled.Linear(_normal(21), 0.5),
+        compiled.Quadratic(_normal(21), _normal(21, seed=1), 2.0),
+        compiled.Quadratic(_normal(21, 21), _normal(21, seed=1)),
+        compiled.MLP([_normal(19, 21), _normal(1, 19)], [_normal(19), _normal(1)], "silu"),
+    ):
+        yield {"value": value, "states": x}
+    for value in (
+        compiled.PositionWeightMatrix(table),
+        compiled.MotifCount([[0, 1], [2]], 5),
+        compiled.Potts(table, _normal(9, 9, 5, 5)),
+    ):
+        yield {"value": value, "states": tokens}
+
+
+def _evaluate_registered() -> Iterator[tuple[Any, ...]]:
+    yield (_normal(9, 3), "linear", [_normal(3), _normal(1)], [], None)
+    yield (torch.randint(0, 5, (6, 4)), "position_weights", [_normal(4, 5)], [4, 5], "torch")
 
 
 def _masked_mode_samples() -> Iterator[dict[str, Any]]:
@@ -159,6 +270,7 @@ def _masked_mode_samples() -> Iterator[dict[str, Any]]:
         "logits": logits,
         "rule": "draw",
         "temperature": 0.5,
+        "top_p": 0.7,
         "seed": torch.tensor([7, 8]),
         "step": 2,
     }
@@ -166,8 +278,9 @@ def _masked_mode_samples() -> Iterator[dict[str, Any]]:
 
 def _masked_mode_registered() -> Iterator[tuple[Any, ...]]:
     tokens, logits = masked_states(4, 9, 5)
-    yield (tokens, logits, 0.0, None, None, 0, 0, None, None, None)
-    yield (tokens, logits, 1.5, torch.zeros(9, 5), torch.tensor([7, 8]), 0, 4, None, torch.tensor([9, 6]), "torch")
+    yield (tokens, logits, 0.0, 0, 1.0, None, None, 0, 0, None, None, None)
+    lengths = torch.tensor([9, 6])
+    yield (tokens, logits, 1.5, 2, 0.5, torch.zeros(9, 5), torch.tensor([7, 8]), 0, 4, None, lengths, "torch")
 
 
 def _unique_samples() -> Iterator[dict[str, Any]]:
@@ -191,6 +304,10 @@ def _move_registered() -> Iterator[tuple[Any, ...]]:
 
 
 SPECS = [
+    OpSpec("evaluate", ops.evaluate, _evaluate_samples, _evaluate_registered),
+    OpSpec("gaussian_log_ratio", ops.gaussian_log_ratio, _gaussian_log_ratio_samples, _gaussian_log_ratio_registered),
+    OpSpec("gaussian_step", ops.gaussian_step, _gaussian_step_samples, _gaussian_step_registered),
+    OpSpec("masked_log_ratio", ops.masked_log_ratio, _masked_log_ratio_samples, _masked_log_ratio_registered),
     OpSpec("masked_mode", ops.masked_mode, _masked_mode_samples, _masked_mode_registered),
     OpSpec("masked_step", ops.masked_step, _masked_step_samples, _masked_step_registered),
     OpSpec("move", ops.move, _move_samples, _move_registered),

@@ -43,9 +43,25 @@ FG_HD std::int64_t token_prefix_needed(std::int64_t rest, std::int64_t drop) {
   return shift(rest + 1, drop);
 }
 
-// A position is revealed when its 32-bit word is below this: ceil(p * 2^32), so p = 0 is never, p = 1 always,
-// and no positive p is rounded to never.
-FG_HD std::uint64_t reveal_threshold(double probability) {
+// top_p as a fraction of 2^64, p in (0, 1); rounded up, so no share is rounded to nothing.
+FG_HD std::uint64_t share_word(double p) {
+  return static_cast<std::uint64_t>(std::ceil(p * 0x1p64));
+}
+
+// ceil(total * share / 2^64): what the tokens kept must hold together.
+FG_HD std::int64_t share_of_total(std::uint64_t share, std::int64_t total) {
+  const std::uint64_t t = static_cast<std::uint64_t>(total);
+  return static_cast<std::int64_t>(mulhi64(share, t) + (share * t != 0));
+}
+
+// The probability of a token of log-weight `max`, the largest of its row.
+FG_HD double largest_share(float max, std::int32_t top, int headroom, std::int64_t total) {
+  return static_cast<double>(scaled_weight(max, top + headroom)) / static_cast<double>(total);
+}
+
+// A position changes when its 32-bit word is below this: ceil(p * 2^32), so p = 0 is never, p = 1 always, and
+// no positive p is rounded to never.
+FG_HD std::uint64_t position_threshold(double probability) {
   return static_cast<std::uint64_t>(std::ceil(probability * 0x1p32));
 }
 

@@ -27,13 +27,16 @@ FG_HD std::int32_t block_exponent(double max) {
 
 // 2^f on [-1/2, 1/2]; minimax in the relative error, coefficients rounded one after the other. V is float or
 // double, or a vector of them: kernels with intrinsics share these sequences.
-template <typename V> FG_HD V exp2_fraction_float(V f) {
+template <typename V> FG_HD V exp2_fraction_less_one_float(V f) {
   V p = f * 0x1.3f906cp-13f + 0x1.5f0a66p-10f;
   p = p * f + 0x1.3b30b0p-7f;
   p = p * f + 0x1.c6af78p-5f;
   p = p * f + 0x1.ebfbd8p-3f;
   p = p * f + 0x1.62e430p-1f;
-  return p * f + 1.0f;
+  return p * f;
+}
+template <typename V> FG_HD V exp2_fraction_float(V f) {
+  return exp2_fraction_less_one_float(f) + 1.0f;
 }
 
 template <typename V> FG_HD V exp2_fraction_double(V f) {

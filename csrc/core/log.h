@@ -36,12 +36,12 @@ FG_HD double binary_mantissa(double x, std::int64_t k) {
   return double_of(bits_of(x) - k * (std::int64_t{1} << 52));
 }
 
-// log(m) on [sqrt(1/2), sqrt(2)] as 2 artanh(s), s = (m - 1) / (m + 1); the series is cut below 2^-57.
-FG_HD double log_mantissa(double m) {
-  const double s = (m - 1.0) / (m + 1.0);
-  const double z = s * s;
-  double p = 1.0 / 23.0;
-  p = p * z + 1.0 / 21.0;
+// log(m) on [sqrt(1/2), sqrt(2)] as 2 artanh(s), s = (m - 1) / (m + 1); the series is cut below 2^-57. V is
+// double, or a vector of it.
+template <typename V> FG_HD V log_mantissa(V m) {
+  const V s = (m - 1.0) / (m + 1.0);
+  const V z = s * s;
+  V p = z * (1.0 / 23.0) + 1.0 / 21.0;
   p = p * z + 1.0 / 19.0;
   p = p * z + 1.0 / 17.0;
   p = p * z + 1.0 / 15.0;

@@ -146,5 +146,8 @@ FG_HD std::uint64_t sort_key(double score) {
   const std::uint64_t bits = static_cast<std::uint64_t>(bits_of(score + 0.0));
   return bits >> 63 ? ~bits : bits | std::uint64_t{1} << 63;
 }
+FG_HD double score_of(std::uint64_t key) {
+  return double_of(static_cast<std::int64_t>(key >> 63 ? key & ~(std::uint64_t{1} << 63) : ~key));
+}
 
 } // namespace fg

@@ -1,6 +1,7 @@
 // The best items by score, for one SIMD level.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "core/selection.h"
@@ -15,10 +16,6 @@ struct Scored {
   bool before(const Scored& other) const { return key != other.key ? key > other.key : item < other.item; }
 };
 
-inline std::int64_t best_bytes(std::int64_t draws) {
-  return draws * static_cast<std::int64_t>(sizeof(Scored));
-}
-
 // Lets `entry` sink from `at` in a heap of n whose root is the last in order.
 inline void sink(Scored* heap, std::int64_t n, std::int64_t at, Scored entry) {
   for (std::int64_t child = 2 * at + 1; child < n; child = 2 * at + 1) {
@@ -31,45 +28,47 @@ inline void sink(Scored* heap, std::int64_t n, std::int64_t at, Scored entry) {
   heap[at] = entry;
 }
 
-// Writes the best `draws` items, descending by score, ties to the lowest index; where there are fewer, they
-// repeat from the best on, and the result is false. `largest` is the first largest log-weight, whose weight
-// is not zero; `memory` holds best_bytes(draws). Time grows as items + draws * log(items / draws) *
-// log(draws) for items in no particular order.
-template <typename Real, typename Word>
-bool take_best(const Real* x, std::int64_t items, std::int64_t draws, Rule rule, std::int64_t largest,
-               Word word, char* memory, std::int32_t* ancestors) {
-  if (rule == Rule::argmax) {
-    for (std::int64_t i = 0; i < draws; ++i)
-      ancestors[i] = static_cast<std::int32_t>(largest);
-    return true;
-  }
-  Scored* heap = reinterpret_cast<Scored*>(memory);
-  std::int64_t found = 0;
-  for (std::int64_t i = 0; i < items; ++i) {
-    if (!(x[i] >= static_cast<Real>(-kMaxLogWeight)))
-      continue;
-    const double score = static_cast<double>(x[i]) + (rule == Rule::gumbel_topk ? gumbel(word(i)) : 0.0);
-    const Scored entry{sort_key(score), static_cast<std::int32_t>(i)};
-    if (found < draws) {
-      heap[found++] = entry;
-      for (std::int64_t at = found / 2 - 1; found == draws && at >= 0; --at)
-        sink(heap, found, at, heap[at]);
-    } else if (entry.before(heap[0])) {
-      sink(heap, found, 0, entry);
+// The best entries offered so far, not more than `capacity`. Once full, time grows as the logarithm of the
+// capacity for an entry that is kept, and an entry that is not costs a comparison.
+class Best {
+public:
+  Best(Scored* memory, std::int64_t capacity) : heap_(memory), capacity_(capacity) {}
+
+  std::int64_t size() const { return size_; }
+  // Whether a score cannot be kept, if its item comes after all those offered.
+  bool refuses(double score) const { return size_ == capacity_ && sort_key(score) <= heap_[0].key; }
+  // The score that one to be kept must reach, or -inf.
+  double least() const { return size_ == capacity_ ? score_of(heap_[0].key) : -INFINITY; }
+  void offer(double score, std::int64_t item) {
+    const Scored entry{sort_key(score), static_cast<std::int32_t>(item)};
+    if (size_ < capacity_) {
+      heap_[size_++] = entry;
+      if (size_ == capacity_)
+        build();
+    } else if (entry.before(heap_[0])) {
+      sink(heap_, size_, 0, entry);
     }
   }
-  const bool enough = found == draws;
-  for (std::int64_t at = found / 2 - 1; !enough && at >= 0; --at)
-    sink(heap, found, at, heap[at]);
-  for (std::int64_t n = found; n-- > 0;) {
-    ancestors[n] = heap[0].item;
-    if (n > 0)
-      sink(heap, n, 0, heap[n]);
+  // Leaves the entries in order, the best first.
+  void sort() {
+    if (size_ < capacity_)
+      build();
+    for (std::int64_t n = size_; n-- > 1;) {
+      const Scored worst = heap_[0];
+      sink(heap_, n, 0, heap_[n]);
+      heap_[n] = worst;
+    }
   }
-  for (std::int64_t i = found; i < draws; ++i)
-    ancestors[i] = ancestors[i - found];
-  return enough;
-}
+
+private:
+  void build() {
+    for (std::int64_t at = size_ / 2 - 1; at >= 0; --at)
+      sink(heap_, size_, at, heap_[at]);
+  }
+
+  Scored* heap_;
+  std::int64_t capacity_, size_ = 0;
+};
 
 // Reorders n ancestors so that those drawn stay in their own slots; `counts` holds n numbers.
 inline void best_to_slots(std::int32_t* ancestors, std::int64_t n, std::int32_t* counts) {

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 
 #include <omp.h>
 
 #include "core/seed.h"
 #include "cpu/row.h"
+#include "cpu/scratch.h"
 
 namespace fg::FG_LEVEL {
 namespace {
@@ -22,10 +22,10 @@ struct Memory {
 
   Memory(void* stack, std::int64_t bytes) : data(stack) {
     if (bytes > kStack)
-      data = heap = std::aligned_alloc(64, static_cast<std::size_t>((bytes + 63) / 64 * 64));
+      data = heap = borrow_scratch(bytes);
   }
   Memory(const Memory&) = delete;
-  ~Memory() { std::free(heap); }
+  ~Memory() { return_scratch(heap); }
 };
 
 // The least value that threads report, or -1.
@@ -35,11 +35,13 @@ inline void keep_first(std::int64_t& first, std::int64_t found) {
 }
 
 // Calls visit(team, row, workspace) for every row: large rows one after the other by all threads, small ones
-// by a thread each. `visit` returns a Status on every thread of the team.
-template <typename Visit>
+// by a thread each. `visit` returns a Status on every thread of the team. Before a small row, visit_some(row,
+// last) may do some of [row, last) its own way, without complaint about any; it returns how many. `more`:
+// what a row costs beyond its items and draws.
+template <typename Visit, typename VisitSome>
 Status each_row(std::int64_t rows, std::int64_t items, std::int64_t draws, Rule rule, bool slots, int threads,
-                Visit visit) {
-  const std::int64_t work = rows * (items + draws);
+                Visit visit, VisitSome visit_some, std::int64_t more = 0) {
+  const std::int64_t work = rows * (items + draws + more);
   std::int64_t wanted = work / kWorthAThread;
   wanted = wanted < threads ? wanted : threads;
   const bool together = wanted > 1 && (rows < wanted || (items > 16 * kBlock && rows < 8 * wanted));
@@ -62,6 +64,10 @@ Status each_row(std::int64_t rows, std::int64_t items, std::int64_t draws, Rule 
     }
     const std::int64_t last = crew.last(rows);
     for (std::int64_t r = crew.first(rows); r < last; ++r) {
+      if (const std::int64_t done = visit_some(r, last)) {
+        r += done - 1;
+        continue;
+      }
       const Status status = visit(Team{}, r, (last - r) * draws, memory.data);
       if (status.code == Code::invalid_value)
         keep_first(own_invalid, status.index);

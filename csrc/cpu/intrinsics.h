@@ -1,10 +1,11 @@
 // The intrinsics that a SIMD level may use.
 #pragma once
 
-#if defined(FG_LEVEL_avx512)
+#if defined(__x86_64__)
 // gcc 12 warns of the deliberately undefined operand inside its own intrinsics.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 #endif

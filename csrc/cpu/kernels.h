@@ -5,13 +5,19 @@
 // Args).
 #pragma once
 
+#include "cpu/evaluate.h"
+#include "cpu/gaussian_step.h"
+#include "cpu/log_ratio.h"
 #include "cpu/masked.h"
 #include "cpu/move.h"
 #include "cpu/select.h"
 #include "cpu/status.h"
 #include "cpu/unique.h"
 
-#define FG_KERNELS(X) FG_MASKED_KERNELS(X) FG_MOVE_KERNELS(X) FG_SELECT_KERNELS(X) FG_UNIQUE_KERNELS(X)
+#define FG_KERNELS(X)                                                                                        \
+  FG_EVALUATE_KERNELS(X)                                                                                     \
+  FG_GAUSSIAN_KERNELS(X)                                                                                     \
+  FG_LOG_RATIO_KERNELS(X) FG_MASKED_KERNELS(X) FG_MOVE_KERNELS(X) FG_SELECT_KERNELS(X) FG_UNIQUE_KERNELS(X)
 
 namespace fg {
 

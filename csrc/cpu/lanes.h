@@ -4,24 +4,27 @@
 
 #include <cstdint>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include "core/exp.h"
 #include "core/philox.h"
+#include "cpu/intrinsics.h"
 
 namespace fg::FG_LEVEL {
 
 #if defined(FG_LEVEL_avx512)
 constexpr int kLanes = 16; // floats in a register
 #define FG_PAIRS 0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15
+#define FG_LOW_HALVES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define FG_HIGH_HALVES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #elif defined(FG_LEVEL_avx2)
 constexpr int kLanes = 8;
 #define FG_PAIRS 0, 1, 4, 5, 2, 3, 6, 7
+#define FG_LOW_HALVES 0, 8, 1, 9, 2, 10, 3, 11
+#define FG_HIGH_HALVES 4, 12, 5, 13, 6, 14, 7, 15
 #else
 constexpr int kLanes = 4;
 #define FG_PAIRS 0, 1, 2, 3
+#define FG_LOW_HALVES 0, 4, 1, 5
+#define FG_HIGH_HALVES 2, 6, 3, 7
 #endif
 constexpr int kWideLanes = kLanes / 2; // doubles or 64-bit integers in a register
 
@@ -130,23 +133,53 @@ FG_HD ULongs multiply_low(ULongs a, std::uint32_t b) {
 #endif
 }
 
+// The same of two vectors.
+FG_HD ULongs multiply_low(ULongs a, ULongs b) {
+#if defined(FG_LEVEL_avx512)
+  return (ULongs)_mm512_maskz_mul_epu32(0xFF, (__m512i)a, (__m512i)b);
+#elif defined(FG_LEVEL_avx2)
+  return (ULongs)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__)
+  return (ULongs)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#else
+  return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
+#endif
+}
+// mulhi64 of csrc/core/integer.h a lane.
+FG_HD ULongs multiply_high(ULongs a, ULongs b) {
+  const ULongs a1 = a >> 32, b1 = b >> 32;
+  const ULongs middle = multiply_low(a1, b) + (multiply_low(a, b) >> 32);
+  const ULongs carry = multiply_low(a, b1) + (middle & 0xFFFFFFFFu);
+  return multiply_low(a1, b1) + (middle >> 32) + (carry >> 32);
+}
+
 // Philox4x32-10 on one counter a 64-bit lane. The low halves of w are the words, the high halves rubbish.
 struct WordLanes {
   ULongs w[4];
+
+  // The `half`-th (0 or 1) 64-bit word.
+  FG_HD ULongs word64(int half) const { return w[2 * half + 1] << 32 | (w[2 * half] & 0xFFFFFFFFu); }
 };
-FG_HD WordLanes philox_lanes(std::uint64_t key, ULongs c0, ULongs c1, ULongs c2, ULongs c3) {
-  std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+FG_HD WordLanes philox_lanes(ULongs k0, ULongs k1, ULongs c0, ULongs c1, ULongs c2, ULongs c3) {
+#pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
     const ULongs p0 = multiply_low(c0, 0xD2511F53u);
     const ULongs p1 = multiply_low(c2, 0xCD9E8D57u);
-    c0 = (p1 >> 32) ^ c1 ^ ulongs(k0);
-    c2 = (p0 >> 32) ^ c3 ^ ulongs(k1);
+    c0 = (p1 >> 32) ^ c1 ^ k0;
+    c2 = (p0 >> 32) ^ c3 ^ k1;
     c1 = p1;
     c3 = p0;
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
   return {{c0, c1, c2, c3}};
+}
+// The same with one key a lane, or one for all.
+FG_HD WordLanes philox_lanes(ULongs key, ULongs c0, ULongs c1, ULongs c2, ULongs c3) {
+  return philox_lanes(key & 0xFFFFFFFFu, key >> 32, c0, c1, c2, c3);
+}
+FG_HD WordLanes philox_lanes(std::uint64_t key, ULongs c0, ULongs c1, ULongs c2, ULongs c3) {
+  return philox_lanes(ulongs(key & 0xFFFFFFFFu), ulongs(key >> 32), c0, c1, c2, c3);
 }
 
 // Two registers of doubles rounded to one of floats, in pairs: 0 1 of the first, 0 1 of the second, 2 3 of
@@ -197,6 +230,27 @@ FG_HD Longs shift_right(ULongs x, ULongs count) {
 #endif
 }
 
+constexpr double kRound = 0x1.8p52; // added, it leaves an integer in the low bits
+constexpr std::int64_t kRoundBits = 0x4338000000000000;
+
+// An exponent as `weigh` takes it, for all lanes or one a lane (block_exponent of csrc/core/exp.h).
+FG_HD LongPair weigh_exponent(std::int32_t e) {
+  const ULongs all = ulongs(static_cast<std::uint64_t>(e + kRoundBits + 6));
+  return {all, all};
+}
+FG_HD ULongs weigh_exponent(Doubles max) {
+  const Doubles t = max * kLog2E;
+  const Doubles nearest = (t + kRound) - kRound;
+  const Doubles up = nearest + (Doubles)((ULongs)(nearest < t) & (ULongs)doubles(1.0));
+  return (ULongs)(up + kRound) + (1 + 6);
+}
+FG_HD LongPair weigh_exponents(Floats max) {
+  float each[kLanes];
+  store(each, max);
+  return {weigh_exponent(to_doubles(load<HalfFloats>(each))),
+          weigh_exponent(to_doubles(load<HalfFloats>(each + kWideLanes)))};
+}
+
 // scaled_weight(y[i], e) of csrc/core/exp.h for `Registers` registers of floats, none of them NaN or above
 // the maximum that gave e, and none in (-inf, -1e9) unless that maximum is above -1e9 + 64. The same bits:
 // - t is rounded to an integer by adding 1.5 * 2^52, whose low bits are then that integer;
@@ -205,10 +259,8 @@ FG_HD Longs shift_right(ULongs x, ULongs count) {
 // Stage by stage over the registers: one chain is 80 cycles long, and a scheduler that must hold all of it
 // sees too few others.
 template <int Registers>
-FG_HD void weigh(const float* y, const std::int32_t (&e)[Registers], Longs (&low)[Registers],
+FG_HD void weigh(const float* y, const LongPair (&e)[Registers], Longs (&low)[Registers],
                  Longs (&high)[Registers]) {
-  constexpr double kRound = 0x1.8p52;
-  constexpr std::int64_t kRoundBits = 0x4338000000000000;
   constexpr float kCoefficients[] = {0x1.5f0a66p+14f, 0x1.3b30b0p+17f, 0x1.c6af78p+19f,
                                      0x1.ebfbd8p+21f, 0x1.62e430p+23f, 0x1p+24f};
   Doubles t[2 * Registers], k[2 * Registers];
@@ -236,10 +288,9 @@ FG_HD void weigh(const float* y, const std::int32_t (&e)[Registers], Longs (&low
   // The 24-bit mantissa stands at bit 32, and is wanted at bit 26, less what is dropped.
 #pragma GCC unroll 4
   for (int i = 0; i < Registers; ++i) {
-    const ULongs base = ulongs(static_cast<std::uint64_t>(e[i] + kRoundBits + 6));
     const LongPair m = to_high_halves(__builtin_convertvector(p[i], Ints));
-    low[i] = shift_right(m.first, base - (ULongs)k[2 * i]);
-    high[i] = shift_right(m.second, base - (ULongs)k[2 * i + 1]);
+    low[i] = shift_right(m.first, e[i].first - (ULongs)k[2 * i]);
+    high[i] = shift_right(m.second, e[i].second - (ULongs)k[2 * i + 1]);
   }
 }
 

@@ -29,6 +29,8 @@ struct MaskedArgs {
   std::int64_t state_stride, logits_stride; // elements from one state, one position, to the next
   const float* bias;                        // [vocab] or [length, vocab], or null
   std::int64_t bias_stride;                 // 0 or vocab
+  const float* shift;                       // [states, length, vocab], or null
+  std::int64_t shift_state_stride, shift_stride;
 
   Indices ancestors;           // [particles], in [0, states); default: the identity
   Indices slots;               // [particles], a particle's number in its group; default: its place
@@ -36,8 +38,18 @@ struct MaskedArgs {
   const std::int64_t* lengths; // [groups]: positions from here on are padding; or null
 
   std::int64_t states, particles, groups, branch, length, vocab;
-  std::uint64_t threshold;   // reveal_threshold(probability)
+
+  std::uint64_t reveal_threshold; // position_threshold(probability), where counts do not decide
+  const std::int64_t* counts;     // [groups]: how many to reveal; or null, then
+  std::int64_t count;             // that of all groups; -1: the threshold decides
+  bool confidence;                // reveal the likeliest, not random ones
+  std::uint64_t remask_threshold; // position_threshold(probability)
+  const unsigned char* frozen;    // bool [length] or [states, length]: never remasked; or null
+  std::int64_t frozen_stride;     // 0 or length
+
   float inverse_temperature; // 0: the lowest index of the largest logit
+  std::int64_t top_k;        // tokens to keep; 0: all
+  std::uint64_t top_p;       // share_word(p); 0: all
   std::int64_t step;
   std::uint32_t stream; // of the token words
   int threads;
@@ -45,7 +57,8 @@ struct MaskedArgs {
 
 // Codes: out_of_range: index below `particles`, an ancestor; then below 2 * particles, a slot; then a token
 // at index - 2 * particles in [states, length]. invalid_value (NaN, +inf or above 1e9) and degenerate (every
-// token forbidden): the flat index, in children, of the first draw that met such a row.
+// token forbidden): the flat index, in children, of the first draw that met such a row; before any of those,
+// of the first child 0 that could not rank such a row.
 #define FG_MASKED_KERNELS(X) X(masked_step, MaskedArgs) X(masked_mode, MaskedArgs)
 
 } // namespace fg

@@ -2,6 +2,7 @@
 // masked_step draws at a reveal probability of one.
 #include "cpu/masked.h"
 
+#include "cpu/interrupt.h"
 #include "cpu/kernels.h"
 #include "cpu/open_positions.h"
 #include "cpu/token_row.h"
@@ -16,20 +17,24 @@ template <typename Token, typename Logit> Status likeliest(const MaskedArgs& a) 
   const double nanoseconds = static_cast<double>(a.states) * static_cast<double>(a.length) *
                              (5.0 + 0.1 * static_cast<double>(a.vocab));
   const int threads = nanoseconds < 15e3 ? 1 : a.threads;
+  Interrupt interrupt;
   std::int64_t first_range = Trouble::kNone, first_row = Trouble::kNone;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1 + 4096 / a.vocab)                          \
     reduction(min : first_range, first_row)
   for (std::int64_t i = 0; i < a.states * chunks; ++i) {
+    if (interrupt.requested())
+      continue;
     const std::int64_t state = i / chunks, chunk = i % chunks, start = state * a.length + 64 * chunk;
     const std::int64_t left = a.length - 64 * chunk < 64 ? a.length - 64 * chunk : 64;
-    __builtin_memcpy(filled + start, tokens + start, static_cast<std::size_t>(left) * sizeof(Token));
     const std::int64_t length = a.lengths ? a.lengths[state / per_group] : a.length;
     const std::int64_t used = length - 64 * chunk < left ? length - 64 * chunk : left;
+    if (used < left)
+      __builtin_memcpy(filled + start, tokens + start, static_cast<std::size_t>(left) * sizeof(Token));
     if (used <= 0)
       continue;
     Trouble range{first_range}, row{first_row};
     bool strange = false;
-    std::uint64_t open = masked(tokens + start, static_cast<int>(used), a.vocab, strange);
+    std::uint64_t open = masked(tokens + start, static_cast<int>(used), a.vocab, strange, filled + start);
     if (strange)
       range.add(2 * a.particles + start + first_strange(tokens + start, a.vocab), Code::out_of_range);
     for (; open; open &= open - 1) {
@@ -47,6 +52,8 @@ template <typename Token, typename Logit> Status likeliest(const MaskedArgs& a) 
     first_range = range.key;
     first_row = row.key;
   }
+  if (interrupt.requested())
+    return {Code::interrupted, -1};
   return first_range != Trouble::kNone ? Trouble{first_range}.status() : Trouble{first_row}.status();
 }
 

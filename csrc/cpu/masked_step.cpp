@@ -1,176 +1,106 @@
-// Reveals and draws in two stages. The first decides, from Philox words alone, which masked positions of
-// which children are revealed (one call serves four positions, a register of lanes as many calls) and lists
-// the draws. The second reads the rows of the listed draws, each row once for all the draws it serves:
-// - rows of one block (V <= 512): a particle at a time, whose children share its rows;
+// Changes and draws in two stages. The first decides which positions of which children change, copies the
+// parents with the changes to the mask, and lists the draws. The second reads the rows of the listed draws,
+// each row once for all the draws it serves:
+// - rows of one block (V <= 512): a few particles at a time, whose children share rows;
 // - wider rows: sorted over the whole call, because particles that continue the same state share rows too
 //   (at the first step all of them do), and one row is work enough for a thread.
+// Where confidence decides what is revealed, a stage before them ranks the masked positions of the states.
 #include "cpu/masked.h"
 
-#include <cstdlib>
+#include <type_traits>
 
 #include "core/categorical.h"
-#include "cpu/lanes.h"
-#include "cpu/open_positions.h"
+#include "cpu/changes.h"
+#include "cpu/draws.h"
+#include "cpu/interrupt.h"
+#include "cpu/small_rows.h"
 #include "cpu/token_row.h"
 
 namespace fg::FG_LEVEL {
 namespace {
 
-struct Draw {
-  std::int64_t at;  // in children
-  std::int64_t row; // state * length + position
-  std::uint32_t slot, position;
-  std::uint64_t word;
-};
-
-// A growing list; malloc because a standard container would emit code above the baseline under a shared name.
-struct Draws {
-  Draw* data = nullptr;
-  std::int64_t count = 0, capacity = 0;
-
-  Draws() = default;
-  Draws(const Draws&) = delete;
-  Draws& operator=(const Draws&) = delete;
-  ~Draws() { std::free(data); }
-
-  bool reserve(std::int64_t more) {
-    if (count + more <= capacity)
-      return true;
-    const std::int64_t wanted = 2 * capacity + more;
-    void* grown = std::realloc(data, static_cast<std::size_t>(wanted) * sizeof(Draw));
-    if (!grown)
-      return false;
-    data = static_cast<Draw*>(grown);
-    capacity = wanted;
-    return true;
-  }
-};
-
-// Bit i of an 8-bit number moved to bit 4 i.
-struct Spread {
-  std::uint32_t of[256];
-  constexpr Spread() : of() {
-    for (std::uint32_t n = 0; n < 256; ++n)
-      for (std::uint32_t i = 0; i < 8; ++i)
-        of[n] |= (n >> i & 1u) << (4 * i);
-  }
-};
-constexpr Spread kSpread;
-
-FG_HD std::uint32_t below(ULongs words, std::uint64_t threshold) {
-#if defined(FG_LEVEL_avx512)
-  const __m512i low = _mm512_and_si512((__m512i)words, _mm512_set1_epi64(0xFFFFFFFF));
-  return _mm512_cmplt_epu64_mask(low, _mm512_set1_epi64(static_cast<long long>(threshold)));
-#elif defined(FG_LEVEL_avx2)
-  const __m256i low = _mm256_and_si256((__m256i)words, _mm256_set1_epi64x(0xFFFFFFFF));
-  const __m256i less = _mm256_cmpgt_epi64(_mm256_set1_epi64x(static_cast<long long>(threshold)), low);
-  return static_cast<std::uint32_t>(_mm256_movemask_pd(_mm256_castsi256_pd(less)));
-#else
-  std::uint32_t bits = 0;
-  for (int i = 0; i < kWideLanes; ++i)
-    bits |= static_cast<std::uint32_t>((words[i] & 0xFFFFFFFFu) < threshold) << i;
-  return bits;
-#endif
+template <typename Row> double confidence(const Row& rows, int r) {
+  if constexpr (Row::kRows == 1)
+    return rows.confidence();
+  else
+    return rows.confidence(r);
 }
 
-// Bit i: position 64 * chunk + i of the child in `slot` would be revealed.
-FG_HD std::uint64_t revealed(std::uint64_t key, std::uint32_t slot, std::int64_t chunk, const MaskedArgs& a) {
-  if (a.threshold > 0xFFFFFFFFu)
-    return ~std::uint64_t{0};
-  const ULongs step = ulongs(counter_word(a.step, Stream::positions));
-  std::uint64_t bits = 0;
-  for (int i = 0; i < 16; i += kWideLanes) {
-    const std::uint64_t first = static_cast<std::uint64_t>(16 * chunk + i);
-    const WordLanes words = philox_lanes(key, ulongs(0), ulongs(slot), wide_lane_numbers() + first, step);
-    std::uint64_t some = 0;
-    for (int j = 0; j < 4; ++j)
-      some |= static_cast<std::uint64_t>(kSpread.of[below(words.w[j], a.threshold)]) << j;
-    bits |= some << (4 * i);
-  }
-  return bits;
-}
+constexpr std::int64_t kRowsBetweenLooks = 256; // for an interrupt; a look costs a fifth of a small row
 
-// Fills in the words of draws [from, draws.count), all of one group.
-FG_HD void make_words(Draws& draws, std::int64_t from, std::uint64_t key, const MaskedArgs& a) {
-  if (a.inverse_temperature == 0)
-    return;
-  const std::uint32_t step = static_cast<std::uint32_t>(a.step) * 16u + a.stream;
-  for (std::int64_t i = from; i < draws.count; i += kWideLanes) {
-    const int n = draws.count - i < kWideLanes ? static_cast<int>(draws.count - i) : kWideLanes;
-    std::uint64_t slots[kWideLanes] = {}, positions[kWideLanes] = {}, low[kWideLanes], high[kWideLanes];
-    for (int k = 0; k < n; ++k) {
-      slots[k] = draws.data[i + k].slot;
-      positions[k] = draws.data[i + k].position;
-    }
-    const WordLanes words =
-        philox_lanes(key, ulongs(0), load<ULongs>(slots), load<ULongs>(positions), ulongs(step));
-    store(low, words.w[0] & 0xFFFFFFFFu);
-    store(high, words.w[1] << 32);
-    for (int k = 0; k < n; ++k)
-      draws.data[i + k].word = high[k] | low[k];
-  }
-}
-
-// The arguments with the types of the tokens and logits known.
+// What the stages share, with the types of the tokens and logits known.
 template <typename Token, typename Logit> struct Task {
   const MaskedArgs& a;
+  Interrupt& interrupt;
+  const std::uint64_t* ranks = nullptr; // [states, length], where confidence decides
   const Token* tokens = static_cast<const Token*>(a.tokens);
   Token* children = static_cast<Token*>(a.children);
   std::int64_t per_group = a.particles / a.groups;
 
+  RowSettings settings() const {
+    return {a.inverse_temperature == 0 ? 1.0f : a.inverse_temperature, a.vocab, a.top_k, a.top_p};
+  }
+  RowData<Logit> row(std::int64_t state, std::int64_t position) const {
+    return {logits(state, position), a.bias ? a.bias + position * a.bias_stride : nullptr,
+            a.shift ? a.shift + state * a.shift_state_stride + position * a.shift_stride : nullptr};
+  }
   const Logit* logits(std::int64_t state, std::int64_t position) const {
     return static_cast<const Logit*>(a.logits) + state * a.state_stride + position * a.logits_stride;
   }
 
-  // Copies the tokens of a particle to its children and lists their draws, by position and then by child.
-  // `bits` has one entry a child.
-  bool reveal(std::int64_t particle, Draws& draws, std::uint64_t* bits, Trouble& trouble) const {
+  std::int64_t state_of(std::int64_t particle) const {
+    return a.ancestors.data ? a.ancestors[particle] : particle;
+  }
+  std::int64_t length_of(std::int64_t group) const { return a.lengths ? a.lengths[group] : a.length; }
+  std::int64_t count_of(std::int64_t group) const { return a.counts ? a.counts[group] : a.count; }
+
+  // Writes the children of a particle but for their draws, which it lists by position and then by child.
+  // False where there was no memory.
+  FG_HD bool change(std::int64_t particle, Changes& changes, Draws& draws, Outcome& outcome) const {
     const std::int64_t group = particle / per_group;
-    const std::int64_t state = a.ancestors.data ? a.ancestors[particle] : particle;
+    const std::int64_t state = state_of(particle);
     const std::int64_t number = a.slots.data ? a.slots[particle] : particle - group * per_group;
     if (state < 0 || state >= a.states) {
-      trouble.add(particle, Code::out_of_range);
+      outcome.ranges.add(particle, Code::out_of_range);
       return true;
     }
     if (number < 0 || number > (0xFFFFFFFF - (a.branch - 1)) / a.branch) {
-      trouble.add(a.particles + particle, Code::out_of_range);
+      outcome.ranges.add(a.particles + particle, Code::out_of_range);
       return true;
     }
     const Token* from = tokens + state * a.length;
-    Token* to = children + particle * a.branch * a.length;
-    for (std::int64_t m = 0; m < a.branch; ++m)
-      __builtin_memcpy(to + m * a.length, from, static_cast<std::size_t>(a.length) * sizeof(Token));
-
-    const std::uint64_t key = static_cast<std::uint64_t>(a.seeds[group]);
     const std::uint32_t slot = static_cast<std::uint32_t>(number * a.branch);
-    const std::int64_t length = a.lengths ? a.lengths[group] : a.length;
-    for (std::int64_t chunk = 0; 64 * chunk < length; ++chunk) {
-      const int n = length - 64 * chunk < 64 ? static_cast<int>(length - 64 * chunk) : 64;
-      bool strange = false;
-      const std::uint64_t open = masked(from + 64 * chunk, n, a.vocab, strange);
-      if (strange)
-        trouble.add(2 * a.particles + state * a.length + 64 * chunk +
-                        first_strange(from + 64 * chunk, a.vocab),
-                    Code::out_of_range);
-      if (!open)
-        continue;
+    Token* to = children + particle * a.branch * a.length;
+    changes.find(from, state, group, slot, ranks ? ranks + state * a.length : nullptr, to, outcome.ranges);
+    for (std::int64_t m = 0; m < a.branch; ++m) {
+      if (m > 0)
+        __builtin_memcpy(to + m * a.length, from, static_cast<std::size_t>(a.length) * sizeof(Token));
+      if (a.remask_threshold)
+        for (std::int64_t c = 0; c < changes.used_chunks(); ++c)
+          for (std::uint64_t left = changes.remasked(m, c); left; left &= left - 1)
+            to[m * a.length + 64 * c + __builtin_ctzll(left)] = static_cast<Token>(a.vocab);
+    }
+    for (std::int64_t c = 0; c < changes.used_chunks() && !interrupt.requested(); ++c) {
       std::uint64_t any = 0;
-      for (std::int64_t m = 0; m < a.branch; ++m) {
-        bits[m] = open & revealed(key, slot + static_cast<std::uint32_t>(m), chunk, a);
-        any |= bits[m];
-      }
+      for (std::int64_t m = 0; m < a.branch; ++m)
+        any |= changes.revealed(m, c);
+      if (!any)
+        continue;
       if (!draws.reserve(__builtin_popcountll(any) * a.branch + 1))
         return false;
       for (; any; any &= any - 1) {
         const int bit = __builtin_ctzll(any);
-        const std::int64_t position = 64 * chunk + bit;
+        const std::int64_t position = 64 * c + bit;
         __builtin_prefetch(logits(state, position));
         __builtin_prefetch(logits(state, position) + (a.vocab < 64 ? a.vocab : 64) - 1);
         for (std::int64_t m = 0; m < a.branch; ++m) {
           draws.data[draws.count] = {(particle * a.branch + m) * a.length + position,
-                                     state * a.length + position, slot + static_cast<std::uint32_t>(m),
-                                     static_cast<std::uint32_t>(position), 0};
-          draws.count += static_cast<std::int64_t>(bits[m] >> bit & 1u);
+                                     state * a.length + position,
+                                     slot + static_cast<std::uint32_t>(m),
+                                     static_cast<std::uint32_t>(position),
+                                     static_cast<std::uint64_t>(a.seeds[group]),
+                                     0};
+          draws.count += static_cast<std::int64_t>(changes.revealed(m, c) >> bit & 1u);
         }
       }
     }
@@ -179,206 +109,272 @@ template <typename Token, typename Logit> struct Task {
 
   // Makes the draws [first, last), those of one row next to each other.
   template <typename Row> void draw(Row& rows, const Draw* first, const Draw* last, Trouble& trouble) const {
-    const Draw* runs[Row::kRows + 1];
-    while (first < last) {
-      const Logit* x[Row::kRows];
-      const float* b[Row::kRows];
-      runs[0] = first;
-      for (int r = 0; r < Row::kRows; ++r) {
-        const Draw* next = runs[r] < last ? runs[r] : first; // too few rows: one of them twice, without draws
-        x[r] = logits(next->row / a.length, next->position);
-        b[r] = a.bias ? a.bias + next->position * a.bias_stride : nullptr;
-        for (next = runs[r]; next < last && next->row == runs[r]->row;)
-          ++next;
-        runs[r + 1] = next;
+    for (std::int64_t done = 1; first < last; ++done) {
+      if (done % kRowsBetweenLooks == 0 && interrupt.requested())
+        return;
+      const RowData<Logit> data = row(first->row / a.length, first->position);
+      std::int64_t token = 0;
+      const bool certain = a.inverse_temperature == 0;
+      const Code code = certain ? largest_token(data.x, data.bias, a.vocab, token) : rows.read(data);
+      const std::int64_t number = first->row;
+      for (; first < last && first->row == number; ++first) {
+        if (code != Code::ok)
+          trouble.add(first->at, code);
+        else
+          children[first->at] = static_cast<Token>(certain ? token : rows.draw(first->word));
       }
-      Code codes[Row::kRows];
-      std::int64_t tokens[Row::kRows] = {};
-      if (a.inverse_temperature == 0) {
-        for (int r = 0; r < Row::kRows; ++r)
-          codes[r] = largest_token(x[r], b[r], a.vocab, tokens[r]);
-      } else {
-        rows.read(x, b, a.inverse_temperature, a.vocab, codes);
-      }
-      for (int r = 0; r < Row::kRows; ++r) {
-        for (const Draw* d = runs[r]; d < runs[r + 1]; ++d) {
-          if (codes[r] != Code::ok)
-            trouble.add(d->at, codes[r]);
-          else
-            children[d->at] =
-                static_cast<Token>(a.inverse_temperature == 0 ? tokens[r] : rows.draw(r, d->word));
-        }
-      }
-      first = runs[Row::kRows];
     }
   }
+
+  // Makes `n` draws, kRows or fewer, each from a lane of its own.
+  void draw_side_by_side(SmallRows<Logit>& rows, const Draw* draws, std::int64_t n, Trouble& trouble) const {
+    constexpr int kRows = SmallRows<Logit>::kRows;
+    RowData<Logit> data[kRows];
+    std::uint64_t words[kRows];
+    for (int r = 0; r < kRows; ++r)
+      data[r] = row(draws[r < n ? r : 0].row / a.length, draws[r < n ? r : 0].position);
+    for (int r = 0; r < n; r += kWideLanes)
+      draw_words(draws + r, n - r < kWideLanes ? n - r : kWideLanes, a, words + r);
+    Code codes[kRows];
+    std::int32_t found[kRows];
+    rows.read(data, codes);
+    rows.draw(words, found);
+    for (int r = 0; r < n; ++r) {
+      if (codes[r] != Code::ok)
+        trouble.add(draws[r].at, codes[r]);
+      else
+        children[draws[r].at] = static_cast<Token>(found[r]);
+    }
+  }
+
+  // How many positions of each state are to be ranked: as many as the longest particle that needs it has.
+  bool ranked_lengths(std::int64_t* lengths) const {
+    __builtin_memset(lengths, 0, static_cast<std::size_t>(a.states) * sizeof *lengths);
+    bool any = false;
+    for (std::int64_t p = 0; p < a.particles; ++p) {
+      const std::int64_t group = p / per_group, state = state_of(p), length = length_of(group);
+      if (state < 0 || state >= a.states || length <= lengths[state] || count_of(group) == 0)
+        continue;
+      std::int64_t masks = 0;
+      for (std::int64_t i = 0; i < length; ++i)
+        masks += tokens[state * a.length + i] == a.vocab;
+      if (masks <= count_of(group))
+        continue;
+      lengths[state] = length;
+      any = true;
+    }
+    return any;
+  }
+
+  // Writes the keys of `kRows` masked positions or fewer.
+  template <typename Row>
+  FG_HD void rank(Row& rows, std::int64_t state, const std::int64_t* positions, int n,
+                  std::uint64_t* keys) const {
+    RowData<Logit> data[Row::kRows];
+    Code codes[Row::kRows];
+    for (int r = 0; r < Row::kRows; ++r) {
+      data[r] = row(state, positions[r < n ? r : 0]);
+      data[r].shift = nullptr;
+    }
+    if constexpr (Row::kRows == 1)
+      codes[0] = rows.read(data[0]);
+    else
+      rows.read(data, codes);
+    for (int r = 0; r < n; ++r)
+      keys[positions[r]] = codes[r] == Code::ok ? confidence_key(confidence(rows, r)) : refusal_key(codes[r]);
+  }
 };
 
-// Out-of-range indices are reported before bad rows: a kernel that met one has not read every row.
-struct Outcome {
-  Trouble ranges, rows;
-  bool short_of_memory = false;
-
-  void add(const Outcome& other) {
-    ranges.key = other.ranges.key < ranges.key ? other.ranges.key : ranges.key;
-    rows.key = other.rows.key < rows.key ? other.rows.key : rows.key;
-    short_of_memory |= other.short_of_memory;
+// The first bad row among those that particle needed ranked.
+template <typename Token, typename Logit>
+void report_refusals(const Task<Token, Logit>& task, std::int64_t p, Trouble& trouble) {
+  const MaskedArgs& a = task.a;
+  const std::int64_t group = p / task.per_group, state = task.state_of(p), length = task.length_of(group);
+  if (state < 0 || state >= a.states || task.count_of(group) == 0)
+    return;
+  std::int64_t masks = 0;
+  for (std::int64_t i = 0; i < length; ++i)
+    masks += task.tokens[state * a.length + i] == a.vocab;
+  if (masks <= task.count_of(group))
+    return;
+  for (std::int64_t i = 0; i < length; ++i) {
+    const std::uint64_t key = task.ranks[state * a.length + i];
+    if (task.tokens[state * a.length + i] == a.vocab && is_refusal(key))
+      trouble.add(p * a.branch * a.length + i, static_cast<Code>(key - refusal_key(Code::ok)));
   }
-  Status status() const {
-    if (short_of_memory)
-      return {Code::out_of_memory, -1};
-    return ranges.key != Trouble::kNone ? ranges.status() : rows.status();
-  }
-};
-
-std::uint64_t* child_bits(const MaskedArgs& a) {
-  return static_cast<std::uint64_t*>(std::malloc(static_cast<std::size_t>(a.branch) * sizeof(std::uint64_t)));
 }
 
-// Enough to fill the lanes that make their words, and for the rows to have arrived when they are read; few
-// enough for the list to stay in the first cache.
+// Ranks the masked positions of the states that need it.
+template <typename Row, typename Token, typename Logit>
+Outcome rank_states(const Task<Token, Logit>& task, std::uint64_t* keys, int threads) {
+  const MaskedArgs& a = task.a;
+  Outcome outcome;
+  Buffer<std::int64_t> lengths(a.states);
+  outcome.short_of_memory = !lengths.data;
+  if (outcome.short_of_memory || !task.ranked_lengths(lengths.data))
+    return outcome;
+  bool refused = false;
+#pragma omp parallel num_threads(threads) reduction(|| : refused)
+  {
+    Row rows(task.settings());
+    const bool complete = rows.complete();
+#pragma omp for collapse(2) schedule(dynamic, 1)
+    for (std::int64_t s = 0; s < a.states; ++s) {
+      for (std::int64_t from = 0; from < a.length; from += 64) {
+        if (task.interrupt.requested())
+          continue;
+        std::int64_t waiting[Row::kRows];
+        int n = 0;
+        for (std::int64_t i = from; i < from + 64 && i < lengths[s] && complete; ++i) {
+          keys[s * a.length + i] = kUnranked;
+          if (task.tokens[s * a.length + i] != a.vocab)
+            continue;
+          waiting[n++] = i;
+          if (n == Row::kRows) {
+            task.rank(rows, s, waiting, n, keys + s * a.length);
+            n = 0;
+          }
+        }
+        if (n)
+          task.rank(rows, s, waiting, n, keys + s * a.length);
+        for (std::int64_t i = from; i < from + 64 && i < lengths[s] && complete; ++i)
+          refused = refused || is_refusal(keys[s * a.length + i]);
+      }
+    }
+    if (!complete) {
+#pragma omp critical(fastguide_masked_step)
+      outcome.short_of_memory = true;
+    }
+  }
+  if (refused && !outcome.short_of_memory)
+    for (std::int64_t p = 0; p < a.particles; ++p)
+      report_refusals(task, p, outcome.ranks);
+  return outcome;
+}
+
+// Enough for the rows to have arrived when they are read; few enough for the list to stay in the first cache.
 constexpr std::int64_t kDrawsTogether = 64;
 
-template <typename Row, typename Token, typename Logit> Status step_narrow(const MaskedArgs& a, int threads) {
-  const Task<Token, Logit> task{a};
-  Outcome outcome;
+template <typename Row, typename Token, typename Logit>
+void step_narrow(const Task<Token, Logit>& task, int threads, Outcome& outcome) {
+  const MaskedArgs& a = task.a;
 #pragma omp parallel num_threads(threads)
   {
     Outcome mine;
     Draws draws;
-    Row rows;
-    std::uint64_t* bits = child_bits(a);
-    mine.short_of_memory = !bits;
-    std::int64_t group = 0;
-    const auto draw_listed = [&] {
-      make_words(draws, 0, static_cast<std::uint64_t>(a.seeds[group]), a);
-      task.draw(rows, draws.data, draws.data + draws.count, mine.rows);
-      draws.count = 0;
+    Row rows(task.settings());
+    Changes changes(a);
+    mine.short_of_memory = !changes.complete();
+    const auto draw_listed = [&](bool all) {
+      if constexpr (Row::kRows == 1) {
+        make_words(draws.data, draws.count, a);
+        task.draw(rows, draws.data, draws.data + draws.count, mine.rows);
+        draws.count = 0;
+      } else {
+        std::int64_t done = 0;
+        for (; done < draws.count && (all || draws.count - done >= Row::kRows); done += Row::kRows) {
+          if (done % (kRowsBetweenLooks * Row::kRows) == 0 && task.interrupt.requested())
+            break;
+          task.draw_side_by_side(rows, draws.data + done,
+                                 draws.count - done < Row::kRows ? draws.count - done : Row::kRows,
+                                 mine.rows);
+        }
+        draws.drop_first(done);
+      }
     };
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
     for (std::int64_t p = 0; p < a.particles; ++p) {
-      if (p / task.per_group != group || draws.count >= kDrawsTogether)
-        draw_listed();
-      group = p / task.per_group;
-      mine.short_of_memory = mine.short_of_memory || !task.reveal(p, draws, bits, mine.ranges);
+      if (task.interrupt.requested())
+        continue;
+      mine.short_of_memory = mine.short_of_memory || !task.change(p, changes, draws, mine);
+      if (draws.count >= kDrawsTogether)
+        draw_listed(false);
     }
-    draw_listed();
-    std::free(bits);
+    draw_listed(true);
 #pragma omp critical(fastguide_masked_step)
     outcome.add(mine);
   }
-  return outcome.status();
 }
 
-// The draws of all threads, ordered by row.
-struct SortedDraws {
-  Draw* data;
-  std::int64_t* starts; // of the distinct rows, and one past the last draw
-  std::int64_t rows = 0;
-
-  SortedDraws(const Draws* parts, int threads, std::int64_t all_rows) {
-    std::int64_t count = 0;
-    for (int t = 0; t < threads; ++t)
-      count += parts[t].count;
-    const std::size_t entries = static_cast<std::size_t>(count) + 1;
-    std::int64_t* next =
-        static_cast<std::int64_t*>(std::calloc(static_cast<std::size_t>(all_rows), sizeof *next));
-    data = static_cast<Draw*>(std::malloc(entries * sizeof *data));
-    starts = static_cast<std::int64_t*>(std::malloc(entries * sizeof *starts));
-    complete = next && data && starts;
-    if (complete) {
-      for (int t = 0; t < threads; ++t)
-        for (std::int64_t i = 0; i < parts[t].count; ++i)
-          ++next[parts[t].data[i].row];
-      std::int64_t before = 0;
-      for (std::int64_t r = 0; r < all_rows; ++r) {
-        const std::int64_t here = next[r];
-        next[r] = before;
-        if (here)
-          starts[rows++] = before;
-        before += here;
-      }
-      starts[rows] = before;
-      for (int t = 0; t < threads; ++t)
-        for (std::int64_t i = 0; i < parts[t].count; ++i)
-          data[next[parts[t].data[i].row]++] = parts[t].data[i];
-    }
-    std::free(next);
-  }
-  SortedDraws(const SortedDraws&) = delete;
-  SortedDraws& operator=(const SortedDraws&) = delete;
-  ~SortedDraws() {
-    std::free(data);
-    std::free(starts);
-  }
-  bool complete;
-};
-
-template <typename Token, typename Logit> Status step_wide(const MaskedArgs& a, int threads) {
-  const Task<Token, Logit> task{a};
-  Outcome outcome;
+template <typename Token, typename Logit>
+void step_wide(const Task<Token, Logit>& task, int threads, Outcome& outcome) {
+  const MaskedArgs& a = task.a;
   Draws* parts = new Draws[static_cast<std::size_t>(threads)];
 #pragma omp parallel num_threads(threads)
   {
     Outcome mine;
-    std::uint64_t* bits = child_bits(a);
-    mine.short_of_memory = !bits;
+    Changes changes(a);
+    mine.short_of_memory = !changes.complete();
 #pragma omp for schedule(static)
     for (int t = 0; t < threads; ++t) {
       for (std::int64_t p = a.particles * t / threads; p < a.particles * (t + 1) / threads; ++p) {
+        if (task.interrupt.requested())
+          break;
         const std::int64_t listed = parts[t].count;
-        mine.short_of_memory = mine.short_of_memory || !task.reveal(p, parts[t], bits, mine.ranges);
-        make_words(parts[t], listed, static_cast<std::uint64_t>(a.seeds[p / task.per_group]), a);
+        mine.short_of_memory = mine.short_of_memory || !task.change(p, changes, parts[t], mine);
+        make_words(parts[t].data + listed, parts[t].count - listed, a);
       }
     }
-    std::free(bits);
 #pragma omp critical(fastguide_masked_step)
     outcome.add(mine);
   }
   const SortedDraws sorted(parts, threads, a.states * a.length);
   delete[] parts;
   outcome.short_of_memory |= !sorted.complete;
-  if (outcome.status().code != Code::ok)
-    return outcome.status();
+  if (outcome.status().code != Code::ok || task.interrupt.requested())
+    return;
 
-  const std::size_t blocks = static_cast<std::size_t>((a.vocab + kTokenBlock - 1) / kTokenBlock);
 #pragma omp parallel num_threads(threads)
   {
     Outcome mine;
-    auto* shares = static_cast<std::int64_t*>(std::malloc(blocks * sizeof(std::int64_t)));
-    auto* exponents = static_cast<std::int32_t*>(std::malloc(blocks * sizeof(std::int32_t)));
-    mine.short_of_memory = !shares || !exponents;
-    WideRow<Logit> row(shares, exponents);
+    WideRow<Logit> row(task.settings());
+    mine.short_of_memory = !row.complete();
 #pragma omp for schedule(dynamic, 2)
     for (std::int64_t r = 0; r < sorted.rows; ++r) {
-      if (!mine.short_of_memory)
+      if (!mine.short_of_memory && !task.interrupt.requested())
         task.draw(row, sorted.data + sorted.starts[r], sorted.data + sorted.starts[r + 1], mine.rows);
     }
-    std::free(shares);
-    std::free(exponents);
 #pragma omp critical(fastguide_masked_step)
     outcome.add(mine);
   }
-  return outcome.status();
 }
 
 // A team of threads costs some microseconds: not for less work than that.
 int useful_threads(const MaskedArgs& a) {
   const double positions = static_cast<double>(a.particles * a.branch) * static_cast<double>(a.length);
-  const double revealed = static_cast<double>(a.threshold) * 0x1p-32;
+  const double revealed = a.count < 0 ? static_cast<double>(a.reveal_threshold) * 0x1p-32 : 1.0;
   const double nanoseconds = positions * (0.5 + revealed * (5.0 + 0.2 * static_cast<double>(a.vocab)));
   return nanoseconds < 15e3 ? 1 : a.threads;
 }
 
-template <typename Token, typename Logit> Status step(const MaskedArgs& a) {
+template <typename Row, typename Token, typename Logit> Status step_rows(const MaskedArgs& a) {
   const int threads = useful_threads(a);
+  Interrupt interrupt;
+  Task<Token, Logit> task{a, interrupt};
+  Outcome outcome;
+  Buffer<std::uint64_t> keys;
+  if (a.confidence) {
+    keys.resize(a.states * a.length);
+    task.ranks = keys.data;
+    outcome.short_of_memory = !keys.data;
+    if (keys.data)
+      outcome.add(rank_states<Row>(task, keys.data, threads));
+    if (outcome.short_of_memory)
+      return outcome.status();
+  }
+  if constexpr (std::is_same_v<Row, WideRow<Logit>>)
+    step_wide(task, threads, outcome);
+  else
+    step_narrow<Row>(task, threads, outcome);
+  return interrupt.requested() ? Status{Code::interrupted, -1} : outcome.status();
+}
+
+template <typename Token, typename Logit> Status step(const MaskedArgs& a) {
   if (a.vocab > kTokenBlock)
-    return step_wide<Token, Logit>(a, threads);
-#if defined(FG_LEVEL_avx512)
-  if (a.vocab <= SmallRows::kMostTokens)
-    return step_narrow<SmallRows, Token, Logit>(a, threads);
-#endif
-  return step_narrow<NarrowRow, Token, Logit>(a, threads);
+    return step_rows<WideRow<Logit>, Token, Logit>(a);
+  if (a.vocab <= SmallRows<Logit>::kMostTokens && a.inverse_temperature != 0)
+    return step_rows<SmallRows<Logit>, Token, Logit>(a);
+  return step_rows<NarrowRow<Logit>, Token, Logit>(a);
 }
 
 template <typename Token> Status step_tokens(const MaskedArgs& a) {

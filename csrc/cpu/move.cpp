@@ -4,6 +4,7 @@
 #include "cpu/move.h"
 
 #include "core/annotations.h"
+#include "cpu/interrupt.h"
 
 namespace fg::FG_LEVEL {
 namespace {
@@ -42,6 +43,8 @@ FG_HD void gather(const char* source, char* target, const Index* ancestors, std:
   }
 }
 
+constexpr std::int64_t kRowsTogether = 4096; // between two looks for an interrupt
+
 template <typename Index> Status move_by(const MoveArgs& a, const Index* ancestors) {
   const Status status = check(a, ancestors);
   if (status.code != Code::ok)
@@ -51,13 +54,16 @@ template <typename Index> Status move_by(const MoveArgs& a, const Index* ancesto
     bytes += a.row_bytes[k];
   const std::int64_t total = a.groups * a.draws;
   const int threads = total * (bytes + 8) < (1 << 17) ? 1 : a.threads;
+  Interrupt interrupt;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int t = 0; t < threads; ++t) {
     const std::int64_t begin = total * t / threads, end = total * (t + 1) / threads;
-    for (std::int64_t from = begin; from < end;) {
+    // In place, half a move would leave rows that belong to no state.
+    for (std::int64_t from = begin; from < end && (a.in_place || !interrupt.requested());) {
       const std::int64_t g = from / a.draws;
       const std::int64_t first = from - g * a.draws;
-      const std::int64_t last = end - g * a.draws < a.draws ? end - g * a.draws : a.draws;
+      std::int64_t last = end - g * a.draws < a.draws ? end - g * a.draws : a.draws;
+      last = first + kRowsTogether < last ? first + kRowsTogether : last;
       for (std::int64_t k = 0; k < a.tensors; ++k) {
         const std::int64_t n = a.row_bytes[k];
         const char* source = static_cast<const char*>(a.sources[k]) + g * a.rows * n;
@@ -80,7 +86,7 @@ template <typename Index> Status move_by(const MoveArgs& a, const Index* ancesto
       from = g * a.draws + last;
     }
   }
-  return {};
+  return !a.in_place && interrupt.requested() ? Status{Code::interrupted, -1} : Status{};
 }
 
 } // namespace

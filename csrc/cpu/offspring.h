@@ -20,7 +20,7 @@ constexpr int kStore = 4;
 #endif
 typedef std::int32_t Ids __attribute__((vector_size(4 * kStore)));
 
-inline void store(std::int32_t* to, const Ids& ids) {
+inline void store_ids(std::int32_t* to, const Ids& ids) {
   std::memcpy(to, &ids, sizeof ids);
 }
 
@@ -35,9 +35,9 @@ inline void fill_each(const std::int32_t* ends, std::int64_t n, std::int64_t id,
   std::int64_t i = 0;
   for (; i < wide; ++i) {
     const std::int64_t end = ends[i];
-    store(out + start, ids);
+    store_ids(out + start, ids);
     for (std::int64_t p = start + kStore; p < end; p += kStore)
-      store(out + p, ids);
+      store_ids(out + p, ids);
     start = end;
     ids += 1;
   }

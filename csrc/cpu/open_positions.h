@@ -9,21 +9,26 @@
 namespace fg::FG_LEVEL {
 
 // Bit i: tokens[i] is the mask; `strange` becomes true where a token is neither that nor in the vocabulary.
-FG_HD std::uint64_t masked(const std::int64_t* tokens, int n, std::int64_t mask, bool& strange) {
+// Copies the tokens to `copy`, if given, on the way, which costs no second read.
+FG_HD std::uint64_t masked(const std::int64_t* tokens, int n, std::int64_t mask, bool& strange,
+                           std::int64_t* copy = nullptr) {
   std::uint64_t bits = 0, beyond = 0;
   int i = 0;
 #if defined(FG_LEVEL_avx512)
   const __m512i m = _mm512_set1_epi64(mask);
-  for (; i < n; i += 8) {
-    const __mmask8 wanted = static_cast<__mmask8>(n - i >= 8 ? 0xFF : (1 << (n - i)) - 1);
-    const __m512i t = _mm512_maskz_loadu_epi64(wanted, tokens + i);
-    bits |= static_cast<std::uint64_t>(_mm512_mask_cmpeq_epi64_mask(wanted, t, m)) << i;
+  for (; i + 8 <= n; i += 8) {
+    const __m512i t = load<__m512i>(tokens + i);
+    if (copy)
+      store(copy + i, t);
+    bits |= static_cast<std::uint64_t>(_mm512_cmpeq_epi64_mask(t, m)) << i;
     beyond |= _mm512_cmpgt_epu64_mask(t, m);
   }
 #elif defined(FG_LEVEL_avx2)
   const __m256i m = _mm256_set1_epi64x(mask);
   for (; i + 4 <= n; i += 4) {
-    const __m256i t = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tokens + i));
+    const __m256i t = load<__m256i>(tokens + i);
+    if (copy)
+      store(copy + i, t);
     const int equal = _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(t, m)));
     const __m256i out =
         _mm256_or_si256(_mm256_cmpgt_epi64(t, m), t); // the sign bit: above the mask or negative
@@ -32,15 +37,31 @@ FG_HD std::uint64_t masked(const std::int64_t* tokens, int n, std::int64_t mask,
   }
 #endif
   for (; i < n; ++i) {
+    if (copy)
+      copy[i] = tokens[i];
     bits |= static_cast<std::uint64_t>(tokens[i] == mask) << i;
     beyond |= static_cast<std::uint64_t>(tokens[i]) > static_cast<std::uint64_t>(mask);
   }
   strange |= beyond != 0;
   return bits;
 }
-FG_HD std::uint64_t masked(const std::int32_t* tokens, int n, std::int64_t mask, bool& strange) {
+FG_HD std::uint64_t masked(const std::int32_t* tokens, int n, std::int64_t mask, bool& strange,
+                           std::int32_t* copy = nullptr) {
   std::uint64_t bits = 0, beyond = 0;
-  for (int i = 0; i < n; ++i) {
+  int i = 0;
+#if defined(FG_LEVEL_avx512)
+  const __m512i m = _mm512_set1_epi32(static_cast<int>(mask)); // a row of 2^31 logits would not fit in memory
+  for (; i + 16 <= n; i += 16) {
+    const __m512i t = load<__m512i>(tokens + i);
+    if (copy)
+      store(copy + i, t);
+    bits |= static_cast<std::uint64_t>(_mm512_cmpeq_epi32_mask(t, m)) << i;
+    beyond |= _mm512_cmpgt_epu32_mask(t, m);
+  }
+#endif
+  for (; i < n; ++i) {
+    if (copy)
+      copy[i] = tokens[i];
     bits |= static_cast<std::uint64_t>(tokens[i] == mask) << i;
     beyond |=
         static_cast<std::uint64_t>(static_cast<std::int64_t>(tokens[i])) > static_cast<std::uint64_t>(mask);
@@ -67,6 +88,26 @@ struct Trouble {
     key = k < key ? k : key;
   }
   Status status() const { return key == kNone ? Status{} : Status{static_cast<Code>(key & 7), key >> 3}; }
+};
+
+// What a thread met. Out-of-range indices are reported before bad rows, and rows that could not be ranked
+// before those that could not be drawn from: a kernel that met one has not read every row.
+struct Outcome {
+  Trouble ranges, ranks, rows;
+  bool short_of_memory = false;
+
+  void add(const Outcome& other) {
+    ranges.key = other.ranges.key < ranges.key ? other.ranges.key : ranges.key;
+    ranks.key = other.ranks.key < ranks.key ? other.ranks.key : ranks.key;
+    rows.key = other.rows.key < rows.key ? other.rows.key : rows.key;
+    short_of_memory |= other.short_of_memory;
+  }
+  Status status() const {
+    if (short_of_memory)
+      return {Code::out_of_memory, -1};
+    const Trouble& first = ranges.key != Trouble::kNone ? ranges : ranks.key != Trouble::kNone ? ranks : rows;
+    return first.status();
+  }
 };
 
 } // namespace fg::FG_LEVEL

@@ -1,6 +1,7 @@
 #include "cpu/crew.h"
 #include "cpu/row.h"
 #include "cpu/select.h"
+#include "cpu/value_rows.h"
 
 namespace fg::FG_LEVEL {
 namespace {
@@ -9,6 +10,7 @@ namespace {
 struct Range {
   std::int64_t first, last;
 
+  Range(std::int64_t from, std::int64_t to) : first(from), last(to) {}
   Range(const Team& team, std::int64_t items) {
     const std::int64_t blocks = (items + kBlock - 1) / kBlock;
     first = team.first(blocks) * kBlock;
@@ -18,12 +20,14 @@ struct Range {
 
 // One group's arrays, past the first `offset` particles.
 template <typename Real> struct Particles {
-  const Real *log_weights, *values, *previous_values, *log_ratio;
+  const Real* log_weights;
+  Real* values;
+  const Real *previous_values, *log_ratio;
   Real *new_log_weights, *new_values;
 
   Particles(const ReweightSelectArgs& a, std::int64_t offset)
       : log_weights(static_cast<const Real*>(a.log_weights) + offset),
-        values(static_cast<const Real*>(a.values) + offset),
+        values(static_cast<Real*>(a.values) + offset),
         previous_values(static_cast<const Real*>(a.previous_values) + offset),
         log_ratio(a.log_ratio == nullptr ? nullptr : static_cast<const Real*>(a.log_ratio) + offset),
         new_log_weights(static_cast<Real*>(a.new_log_weights) + offset),
@@ -59,6 +63,45 @@ std::int64_t reweight(const Particles<Real>& p, const Range& range, Real beta, R
   return i;
 }
 
+template <typename Real>
+std::int64_t reweight(const ReweightSelectArgs& a, const Particles<Real>& p, const Range& range,
+                      std::int64_t g) {
+  const Real beta = static_cast<Real>(a.betas != nullptr ? a.betas[g] : a.beta);
+  const Real previous =
+      static_cast<Real>(a.previous_betas != nullptr ? a.previous_betas[g] : a.previous_beta);
+  return a.log_ratio != nullptr ? reweight<Real, true>(p, range, beta, previous)
+                                : reweight<Real, false>(p, range, beta, previous);
+}
+
+// Evaluates states a tile at a time, each particle being weighed while its tile is at hand. A value that
+// cannot be computed is a NaN, and so are the log-weights from the first particle that is refused on.
+template <typename Real>
+void evaluate_and_reweight(const ReweightSelectArgs& a, const Particles<Real>& p, const Range& range,
+                           std::int64_t g) {
+  alignas(64) char stack[kStack];
+  const Memory memory(stack, value_bytes(*a.value));
+  float tile[kValueRows];
+  for (std::int64_t i = range.first; i < range.last; i += kValueRows) {
+    const Range part(i, i + kValueRows < range.last ? i + kValueRows : range.last);
+    std::int64_t valid = 0;
+    if (memory.data != nullptr) {
+      const std::int64_t first = g * a.items + i, count = part.last - i;
+      const Status status = value_rows(*a.value, first, count, tile, memory.data);
+      valid = status.code == Code::ok             ? count
+              : status.code == Code::out_of_range ? status.index / a.value->columns - first
+                                                  : status.index - first;
+    }
+    for (std::int64_t k = i; k < part.last; ++k)
+      p.values[k] = k - i < valid ? static_cast<Real>(tile[k - i]) : static_cast<Real>(NAN);
+    const std::int64_t bad = reweight(a, p, part, g);
+    if (bad >= 0) {
+      for (std::int64_t k = bad; k < range.last; ++k)
+        p.new_log_weights[k] = static_cast<Real>(NAN);
+      return;
+    }
+  }
+}
+
 template <typename T>
 void gather(const void* from, void* to, std::int64_t offset, const std::int32_t* ancestors,
             const Range& range) {
@@ -82,13 +125,13 @@ Status reweight_select_group(const ReweightSelectArgs& a, const Team& team, std:
   const std::int64_t offset = g * a.items;
   const Particles<Real> particles(a, offset);
   const Range range(team, a.items);
-  const Real beta = static_cast<Real>(a.betas != nullptr ? a.betas[g] : a.beta);
-  const Real previous =
-      static_cast<Real>(a.previous_betas != nullptr ? a.previous_betas[g] : a.previous_beta);
-  const std::int64_t bad = a.log_ratio != nullptr ? reweight<Real, true>(particles, range, beta, previous)
-                                                  : reweight<Real, false>(particles, range, beta, previous);
-  if (bad >= 0) // weighing stops at a NaN and finds it again, in the lowest place of all threads
+  // Weighing stops at a NaN and finds it again, in the lowest place of all threads.
+  if (a.value != nullptr) { // a value may cost much: a share finer than whole blocks
+    evaluate_and_reweight(a, particles, Range(team.first(a.items), team.last(a.items)), g);
+    team.sync();
+  } else if (const std::int64_t bad = reweight(a, particles, range, g); bad >= 0) {
     particles.new_log_weights[bad] = static_cast<Real>(NAN);
+  }
   const Row row{particles.new_log_weights,
                 sizeof(Real) == 8,
                 a.items,
@@ -131,7 +174,9 @@ Status reweight_select(const ReweightSelectArgs& a) {
     return a.is_double ? reweight_select_group<double>(a, team, g, limit, workspace)
                        : reweight_select_group<float>(a, team, g, limit, workspace);
   };
-  return each_row(a.groups, a.items, a.items, a.rule, true, a.threads, visit);
+  const auto visit_none = [](std::int64_t, std::int64_t) -> std::int64_t { return 0; };
+  const std::int64_t more = a.value != nullptr ? a.items * value_work(*a.value) : 0;
+  return each_row(a.groups, a.items, a.items, a.rule, true, a.threads, visit, visit_none, more);
 }
 
 } // namespace fg::FG_LEVEL

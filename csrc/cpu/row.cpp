@@ -1,6 +1,7 @@
 #include "cpu/row.h"
 
 #include "cpu/independent.h"
+#include "cpu/ranked.h"
 #include "cpu/shares.h"
 #include "cpu/work.h"
 
@@ -86,22 +87,9 @@ template <typename Real> void fill_dead(const Work<Real>& work) {
   }
 }
 
-template <typename Real> bool draw_best(const Work<Real>& work, const Weighed& weighed) {
-  if (work.team.id == 0) {
-    const Row& row = work.row;
-    work.shared.enough = take_best(
-        work.x, row.items, row.draws, row.rule, weighed.largest, [&](std::int64_t i) { return work.word(i); },
-        work.template array<char>(work.layout.at_best), row.ancestors);
-    if (row.slots)
-      best_to_slots(row.ancestors, row.items, work.surplus());
-  }
-  work.team.sync();
-  return work.shared.enough;
-}
-
 template <typename Real> bool draw(const Work<Real>& work, const Weighed& weighed) {
   if (takes_best(work.row.rule))
-    return draw_best(work, weighed);
+    return draw_ranked(work, weighed);
   const Share share = share_of(work.row, weighed);
   if (work.row.rule == Rule::systematic)
     draw_shares<Systematic>(work, share);

@@ -2,6 +2,7 @@
 
 #include "cpu/crew.h"
 #include "cpu/row.h"
+#include "cpu/single.h"
 
 namespace fg::FG_LEVEL {
 
@@ -34,7 +35,13 @@ Status select(const SelectArgs& a) {
       identity_row(team, row);
     return enough ? Status{} : Status{Code::degenerate, r};
   };
-  return each_row(a.groups * a.parents, a.items, a.draws, a.rule, a.slots, a.threads, visit);
+  const bool single = draws_single(a);
+  const auto visit_some = [&a, single](std::int64_t r, std::int64_t last) -> std::int64_t {
+    if (!single || last - r < kWideLanes)
+      return 0;
+    return (a.is_double ? draw_single<double>(a, r) : draw_single<float>(a, r)) ? kWideLanes : 0;
+  };
+  return each_row(a.groups * a.parents, a.items, a.draws, a.rule, a.slots, a.threads, visit, visit_some);
 }
 
 } // namespace fg::FG_LEVEL

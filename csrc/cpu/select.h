@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/selection.h"
+#include "cpu/evaluate.h"
 #include "cpu/status.h"
 
 namespace fg {
@@ -31,12 +32,14 @@ struct SelectArgs {
 };
 
 // Status: invalid_value with the first particle whose inputs are refused or whose log-weight would be;
-// degenerate as above.
+// degenerate as above. A value that cannot be computed counts as a NaN.
 struct ReweightSelectArgs {
-  const void *log_weights, *values, *previous_values; // [groups, items], float or double
-  const void* log_ratio;                              // the same, or null
-  const void* running;                                // [groups, items] of running_bytes, or null
-  int running_bytes;                                  // 4 or 8
+  const void* log_weights;     // [groups, items], float or double
+  void* values;                // the same; written first where `value` is given
+  const void* previous_values; // the same
+  const void* log_ratio;       // the same, or null
+  const void* running;         // [groups, items] of running_bytes, or null
+  int running_bytes;           // 4 or 8
   bool is_double;
   std::int64_t groups, items;
   const double *betas, *previous_betas; // [groups], or null for one of all groups
@@ -47,9 +50,10 @@ struct ReweightSelectArgs {
   std::int64_t step;
   void *new_log_weights, *new_values, *new_running;
   std::int32_t* ancestors;
-  bool* resampled;         // [groups]
-  double* log_z_increment; // [groups]
-  double* ess;             // [groups]
+  bool* resampled;           // [groups]
+  double* log_z_increment;   // [groups]
+  double* ess;               // [groups]
+  const EvaluateArgs* value; // of groups * items states, or null; its `out` and `threads` are not read
   int threads;
 };
 

@@ -16,6 +16,10 @@ template <typename Real> struct Systematic {
         offset(share.q - 1 -
                static_cast<std::int64_t>(mulhi64(work.word(0), static_cast<std::uint64_t>(share.q)))) {}
   std::int64_t operator()(std::int64_t point) const { return divide(point + offset, divider); }
+  void operator()(const std::int64_t* points, std::int64_t n, std::int32_t* ends) const {
+    for (std::int64_t i = 0; i < n; ++i)
+      ends[i] = static_cast<std::int32_t>(divide(points[i] + offset, divider));
+  }
 };
 
 template <typename Real> struct Stratified {
@@ -29,6 +33,27 @@ template <typename Real> struct Stratified {
       return j;
     const std::uint64_t u = mulhi64(work.word(j), static_cast<std::uint64_t>(divider.q));
     return j + (static_cast<std::int64_t>(u) < left);
+  }
+  void operator()(const std::int64_t* points, std::int64_t n, std::int32_t* ends) const {
+    const ULongs parent = ulongs(static_cast<std::uint64_t>(work.row.parent));
+    const ULongs purpose = ulongs(counter_word(work.row.step, Stream::select));
+    const ULongs q = ulongs(static_cast<std::uint64_t>(divider.q));
+    std::int64_t i = 0;
+    for (; i + kWideLanes <= n; i += kWideLanes) {
+      std::int64_t slots[kWideLanes], left[kWideLanes];
+      for (int k = 0; k < kWideLanes; ++k) {
+        slots[k] = divide(points[i + k], divider);
+        left[k] = points[i + k] - slots[k] * divider.q;
+      }
+      const ULongs slot = load<ULongs>(slots);
+      const WordLanes words = philox_lanes(work.row.seed, slot >> 1, parent, ulongs(0), purpose);
+      const ULongs word = (slot & 1) != 0 ? words.word64(1) : words.word64(0);
+      const Longs before = (Longs)multiply_high(word, q) < load<Longs>(left);
+      for (int k = 0; k < kWideLanes; ++k)
+        ends[i + k] = static_cast<std::int32_t>(slots[k] - before[k]);
+    }
+    for (; i < n; ++i)
+      ends[i] = static_cast<std::int32_t>((*this)(points[i]));
   }
 };
 
@@ -44,8 +69,7 @@ void draw_shares(const Work<Real>& work, const Share& share) {
   for (std::int64_t b = first; b < last; ++b) {
     writer.begin(work.blocks[b]);
     each_tile(work, share, b, [&](std::int64_t i, std::int64_t count, const std::int64_t* points) {
-      for (std::int64_t j = 0; j < count; ++j)
-        ends[j] = static_cast<std::int32_t>(ends_at(points[j]));
+      ends_at(points, count, ends);
       writer.write(ends, b * kBlock + i, count);
     });
     writer.end(work.blocks[b]);

@@ -5,7 +5,7 @@
 
 namespace fg {
 
-enum class Code : int { ok = 0, invalid_value, degenerate, out_of_range, out_of_memory };
+enum class Code : int { ok = 0, invalid_value, degenerate, out_of_range, out_of_memory, interrupted };
 
 struct Status {
   Code code = Code::ok;

@@ -1,152 +1,18 @@
-// One row of logits: its maximum, its integer weights, a draw from it. Compiled once a SIMD level.
+// One row of logits: its truncation, its integer weights, draws from it. Compiled once a SIMD level.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
 
 #include "core/categorical.h"
-#include "cpu/lanes.h"
-#include "cpu/masked.h"
+#include "cpu/buffer.h"
+#include "cpu/candidates.h"
+#include "cpu/logits.h"
+#include "cpu/status.h"
 
 namespace fg::FG_LEVEL {
-
-constexpr float kForbidden = -__builtin_inff();
-
-struct Half {
-  std::uint16_t bits;
-};
-struct BFloat16 {
-  std::uint16_t bits;
-};
-
-// One register of logits as float32, exactly.
-FG_HD Floats load_logits(const float* x) {
-  return load<Floats>(x);
-}
-FG_HD Floats load_logits(const BFloat16* x) {
-  return (Floats)(__builtin_convertvector(load<Shorts>(x), UInts) << 16);
-}
-// Not by a multiplication of the shifted bits, which a caller's flush-to-zero mode would spoil for
-// subnormals.
-FG_HD Floats load_logits(const Half* x) {
-  const UInts h = __builtin_convertvector(load<Shorts>(x), UInts);
-  const UInts magnitude = h & 0x7FFFu;
-  const UInts normal = (magnitude << 13) + (112u << 23);
-  const UInts subnormal = (UInts)(__builtin_convertvector((Ints)magnitude, Floats) * 0x1p-24f);
-  UInts bits = magnitude < 0x0400u ? subnormal : normal;
-  bits = magnitude >= 0x7C00u ? normal + (112u << 23) : bits;
-  return (Floats)(bits | (h & 0x8000u) << 16);
-}
-
-// The same for the first `count` logits; the other lanes hold zeros, and nothing beyond is read.
-template <typename Logit> FG_HD Floats load_first(const Logit* x, int count) {
-#if defined(FG_LEVEL_avx512)
-  const __mmask16 wanted = static_cast<__mmask16>((1u << count) - 1);
-  if constexpr (sizeof(Logit) == 4) {
-    return (Floats)_mm512_maskz_loadu_ps(wanted, x);
-  } else {
-    alignas(32) Logit some[kLanes];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(some), _mm256_maskz_loadu_epi16(wanted, x));
-    return load_logits(some);
-  }
-#else
-  Logit some[kLanes] = {};
-  __builtin_memcpy(some, x, sizeof(Logit) * static_cast<unsigned>(count));
-  return load_logits(some);
-#endif
-}
-
-// What a block of logits becomes before it is weighed: y = (logit + bias) / temperature in float32, padded
-// with -inf to whole registers.
-struct Block {
-  alignas(64) float y[kTokenBlock];
-  int padded;   // entries of y
-  float max;    // of y
-  bool invalid; // some y is NaN, +inf or above 1e9
-
-  bool forbidden() const { return !(max >= static_cast<float>(-kMaxLogWeight)); }
-
-  template <typename Logit> FG_HD void read(const Logit* x, const float* bias, float scale, int n) {
-    constexpr float kMost = static_cast<float>(kMaxLogWeight);
-    Floats most = floats(kForbidden);
-    Ints wrong = {};
-    int i = 0;
-    for (; i + kLanes <= n; i += kLanes) {
-      Floats v = load_logits(x + i);
-      if (bias)
-        v = v + load<Floats>(bias + i);
-      v = v * scale;
-      wrong |= ~(v <= floats(kMost));
-      most = v > most ? v : most;
-      store(y + i, v);
-    }
-    if (i < n) {
-      Floats v = load_first(x + i, n - i);
-      if (bias)
-        v = v + load_first(bias + i, n - i);
-      v = v * scale;
-      v = lane_numbers() < n - i ? v : floats(kForbidden);
-      wrong |= ~(v <= floats(kMost));
-      most = v > most ? v : most;
-      store(y + i, v);
-      i += kLanes;
-    }
-    padded = i;
-    max = largest(most);
-    invalid = any(wrong);
-    // Elsewhere a y below -1e9 is too far below the maximum to weigh anything.
-    if (max < static_cast<float>(64.0 - kMaxLogWeight)) {
-      for (int k = 0; k < padded; ++k)
-        y[k] = y[k] >= static_cast<float>(-kMaxLogWeight) ? y[k] : kForbidden;
-    }
-  }
-
-  // The sum of the weights, and with a buffer the weights themselves.
-  template <bool Keep> FG_HD std::int64_t weigh_all(std::int32_t e, std::int64_t* weights) const {
-    Longs sums = {};
-    int i = 0;
-    for (; i + kTogether * kLanes <= padded; i += kTogether * kLanes)
-      sums += weigh_some<kTogether, Keep>(y + i, e, weights + i);
-    for (; i < padded; i += kLanes)
-      sums += weigh_some<1, Keep>(y + i, e, weights + i);
-    return total(sums);
-  }
-
-  // Lowest index of the maximum.
-  FG_HD int first_max() const {
-    int i = 0;
-    std::uint32_t here = equal_lanes(load<Floats>(y), max);
-    while (!here)
-      here = equal_lanes(load<Floats>(y + (i += kLanes)), max);
-    return i + __builtin_ctz(here);
-  }
-
-private:
-  static constexpr int kTogether = kLanes >= 16 ? 4 : 2; // registers; what the register file holds
-
-  template <int Registers, bool Keep>
-  static FG_HD Longs weigh_some(const float* from, std::int32_t e, std::int64_t* weights) {
-    Longs low[Registers], high[Registers], sums = {};
-    std::int32_t exponents[Registers];
-    for (int i = 0; i < Registers; ++i)
-      exponents[i] = e;
-    weigh(from, exponents, low, high);
-    for (int i = 0; i < Registers; ++i) {
-      if constexpr (Keep) {
-        store(weights + i * kLanes, low[i]);
-        store(weights + i * kLanes + kWideLanes, high[i]);
-      }
-      sums += low[i] + high[i];
-    }
-    return sums;
-  }
-
-  static FG_HD bool any(Ints v) {
-    std::int32_t bits = 0;
-    for (int i = 0; i < kLanes; ++i)
-      bits |= v[i];
-    return bits != 0;
-  }
-};
 
 // The first index whose inclusive prefix is at least `needed`, which is at most the sum of the weights.
 FG_HD int first_reaching(const std::int64_t* weights, std::int64_t needed) {
@@ -162,177 +28,326 @@ FG_HD int first_reaching(const std::int64_t* weights, std::int64_t needed) {
   return i;
 }
 
-// Rows are read `kRows` at a time and then drawn from, each by its number.
-
 // A row of one block (V <= 512): weighed once, then one walk a draw.
-class NarrowRow {
+template <typename Logit> class NarrowRow {
 public:
   static constexpr int kRows = 1;
 
-  template <typename Logit>
-  FG_HD void read(const Logit* const* x, const float* const* bias, float scale, std::int64_t vocab,
-                  Code* code) {
-    block_.read(*x, *bias, scale, static_cast<int>(vocab));
-    *code = block_.invalid ? Code::invalid_value : block_.forbidden() ? Code::degenerate : Code::ok;
-    if (*code == Code::ok)
+  explicit NarrowRow(const RowSettings& settings) : settings_(settings) {}
+  bool complete() const { return true; }
+
+  FG_HD Code read(const RowData<Logit>& row) {
+    const int n = static_cast<int>(settings_.vocab);
+    block_.read(row.x, row.bias, settings_.scale, n);
+    Code code = status();
+    if (code == Code::ok && settings_.truncates())
+      block_.cut(threshold(), nullptr, n);
+    if (code == Code::ok && row.shift) {
+      block_.cut(kLeast, row.shift, n);
+      code = status();
+    }
+    if (code == Code::ok)
       total_ = block_.weigh_all<true>(block_exponent(block_.max), weights_);
+    return code;
   }
-  FG_HD std::int64_t draw(int, std::uint64_t word) const {
+  FG_HD std::int64_t draw(std::uint64_t word) const {
     const std::int64_t target = static_cast<std::int64_t>(mulhi64(word, static_cast<std::uint64_t>(total_)));
     return first_reaching(weights_, target + 1);
   }
+  double confidence() const { return largest_share(block_.max, block_exponent(block_.max), 0, total_); }
 
 private:
+  Code status() const {
+    return block_.invalid ? Code::invalid_value : block_.forbidden() ? Code::degenerate : Code::ok;
+  }
+
+  float threshold() {
+    float least = kLeast;
+    Segment segment;
+    Candidates candidates(values_, listed_, &segment);
+    if (settings_.top_k) {
+      candidates.add(block_.y, nullptr, block_.padded, least, kAbove, 0);
+      if (candidates.all() >= settings_.top_k)
+        least = candidates.threshold(settings_.top_k, least, kAbove);
+    }
+    if (settings_.top_p) {
+      block_.weigh_all<true>(block_exponent(block_.max), weights_);
+      candidates.clear();
+      candidates.add(block_.y, weights_, block_.padded, least, kAbove, 0);
+      least = candidates.threshold(share_of_total(settings_.top_p, candidates.all()), least, kAbove);
+    }
+    return least;
+  }
+
+  const RowSettings settings_;
   Block block_;
   alignas(64) std::int64_t weights_[kTokenBlock];
+  alignas(64) std::int64_t listed_[kTokenBlock + kLanes];
+  alignas(64) float values_[kTokenBlock + kLanes];
   std::int64_t total_ = 0;
 };
 
-#if defined(FG_LEVEL_avx512)
-// Rows of at most 32 tokens, each in two registers of logits and four of prefixes, without a loop or a
-// branch. One row is a chain of some 200 cycles; two are read side by side to fill the waits.
-class SmallRows {
-public:
-  static constexpr int kRows = 2;
-  static constexpr std::int64_t kMostTokens = 2 * kLanes;
-
-  template <typename Logit>
-  FG_HD void read(const Logit* const* x, const float* const* bias, float scale, std::int64_t vocab,
-                  Code* codes) {
-    const int n = static_cast<int>(vocab), first = n < kLanes ? n : kLanes;
-    const Floats least = floats(static_cast<float>(-kMaxLogWeight));
-    const __m512 most = _mm512_set1_ps(static_cast<float>(kMaxLogWeight));
-    alignas(64) float y[kRows * 2 * kLanes];
-    std::int32_t exponents[kRows * 2];
-#pragma GCC unroll 2
-    for (int r = 0; r < kRows; ++r) {
-      Floats a = load_first(x[r], first), b = load_first(x[r] + first, n - first);
-      if (bias[r]) {
-        a = a + load_first(bias[r], first);
-        b = b + load_first(bias[r] + first, n - first);
-      }
-      a = lane_numbers() < n ? a * scale : floats(kForbidden);
-      b = lane_numbers() < n - kLanes ? b * scale : floats(kForbidden);
-      const bool valid =
-          (_mm512_cmp_ps_mask(a, most, _CMP_NLE_UQ) | _mm512_cmp_ps_mask(b, most, _CMP_NLE_UQ)) == 0;
-      a = a >= least ? a : floats(kForbidden);
-      b = b >= least ? b : floats(kForbidden);
-      const float max = largest(a > b ? a : b);
-      codes[r] = !valid ? Code::invalid_value : max == kForbidden ? Code::degenerate : Code::ok;
-      exponents[2 * r] = exponents[2 * r + 1] = block_exponent(codes[r] == Code::ok ? max : 0.0f);
-      store(y + 2 * r * kLanes, a);
-      store(y + (2 * r + 1) * kLanes, b);
-    }
-    Longs low[kRows * 2], high[kRows * 2];
-    weigh(y, exponents, low, high);
-    __m512i sums[4 * kRows];
-#pragma GCC unroll 8
-    for (int i = 0; i < 4 * kRows; ++i) {
-      __m512i sum = (__m512i)(i % 2 ? high[i / 2] : low[i / 2]);
-      sum = _mm512_add_epi64(sum, _mm512_maskz_alignr_epi64(0xFE, sum, sum, 7));
-      sum = _mm512_add_epi64(sum, _mm512_maskz_alignr_epi64(0xFC, sum, sum, 6));
-      sums[i] = _mm512_add_epi64(sum, _mm512_maskz_alignr_epi64(0xF0, sum, sum, 4));
-    }
-#pragma GCC unroll 2
-    for (int r = 0; r < kRows; ++r) {
-      __m512i before = _mm512_setzero_si512();
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        const __m512i sum = sums[4 * r + i];
-        prefix_[4 * r + i] = (ULongs)_mm512_add_epi64(sum, before);
-        before = _mm512_add_epi64(before, _mm512_maskz_permutexvar_epi64(0xFF, _mm512_set1_epi64(7), sum));
-      }
-      total_[r] = ((ULongs)before)[0];
-    }
-  }
-  FG_HD std::int64_t draw(int r, std::uint64_t word) const {
-    const __m512i target = _mm512_set1_epi64(static_cast<long long>(mulhi64(word, total_[r])));
-    std::uint32_t below = 0;
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i)
-      below |= static_cast<std::uint32_t>(_mm512_cmple_epu64_mask((__m512i)prefix_[4 * r + i], target))
-               << (8 * i);
-    return __builtin_popcount(below);
-  }
-
-private:
-  ULongs prefix_[4 * kRows] = {};
-  std::uint64_t total_[kRows] = {};
-};
-#endif
-
-// A row of many blocks: one pass for the shares, then each draw weighs its own block again, from memory that
-// a draw from the same block has just read.
+// A row of many blocks: one pass for the shares (before it, where tokens are cut, one for the threshold),
+// then each draw weighs its own block again, from memory that a draw from the same block has just read.
 template <typename Logit> class WideRow {
 public:
   static constexpr int kRows = 1;
 
-  // `shares` and `exponents` have one entry a block.
-  FG_HD WideRow(std::int64_t* shares, std::int32_t* exponents) : shares_(shares), exponents_(exponents) {}
-
-  FG_HD void read(const Logit* const* x, const float* const* bias, float scale, std::int64_t vocab,
-                  Code* code) {
-    constexpr std::int32_t kNone = INT32_MIN;
-    x_ = *x;
-    bias_ = *bias;
-    scale_ = scale;
-    vocab_ = vocab;
-    weighed_ = -1;
-    top_ = kNone;
-    const std::int64_t blocks = (vocab + kTokenBlock - 1) / kTokenBlock;
-    bool invalid = false;
-    for (std::int64_t b = 0; b < blocks; ++b) {
-      read_block(b);
-      invalid |= block_.invalid;
-      if (block_.invalid || block_.forbidden()) {
-        shares_[b] = 0;
-        exponents_[b] = kNone;
-        continue;
-      }
-      exponents_[b] = block_exponent(block_.max);
-      shares_[b] = block_.weigh_all<false>(exponents_[b], weights_);
-      top_ = exponents_[b] > top_ ? exponents_[b] : top_;
-    }
-    *code = invalid ? Code::invalid_value : top_ == kNone ? Code::degenerate : Code::ok;
-    headroom_ = token_headroom(vocab);
-    total_ = 0;
-    for (std::int64_t b = 0; b < blocks; ++b) {
-      shares_[b] = shift(shares_[b], -token_shift(exponents_[b], top_, headroom_));
-      total_ += shares_[b];
+  explicit WideRow(const RowSettings& settings)
+      : settings_(settings), blocks_((settings.vocab + kTokenBlock - 1) / kTokenBlock),
+        headroom_(token_headroom(settings.vocab)), parts_(blocks_) {
+    if (settings.truncates()) {
+      const std::int64_t listed = blocks_ * (kTokenBlock + kLanes) + kLanes;
+      segments_.resize(blocks_);
+      listed_weights_.resize(listed);
+      listed_values_.resize(listed);
+      strips_.resize(blocks_ * kLanes);
+      sample_.resize(blocks_ * kSample);
     }
   }
+  bool complete() const {
+    return parts_.data && (!settings_.truncates() || (segments_.data && listed_weights_.data &&
+                                                      listed_values_.data && strips_.data && sample_.data));
+  }
 
-  FG_HD std::int64_t draw(int, std::uint64_t word) {
+  Code read(const RowData<Logit>& row) {
+    row_ = row;
+    weighed_ = -1;
+    if (!settings_.truncates())
+      return row.shift ? pass<true, true>(kLeast) : pass<false, true>(kLeast);
+    const Code code = settings_.top_k ? pass<false, false>(kLeast) : pass<false, true>(kLeast);
+    if (code != Code::ok)
+      return code;
+    const float least = threshold();
+    if (settings_.top_p && !row.shift) {
+      // The search has summed what is kept of each block.
+      least_ = least;
+      cuts_ = true;
+      return Code::ok;
+    }
+    return pass<true, true>(least);
+  }
+
+  std::int64_t draw(std::uint64_t word) {
     std::int64_t rest = static_cast<std::int64_t>(mulhi64(word, static_cast<std::uint64_t>(total_)));
     std::int64_t b = 0;
-    while (rest >= shares_[b])
-      rest -= shares_[b++];
+    while (rest >= parts_[b].share)
+      rest -= parts_[b++].share;
     if (b != weighed_) {
       read_block(b);
-      block_.weigh_all<true>(exponents_[b], weights_);
+      if (cuts_)
+        cut_block(b);
+      block_.weigh_all<true>(parts_[b].exponent, weights_);
       weighed_ = b;
     }
-    const std::int64_t drop = token_shift(exponents_[b], top_, headroom_);
+    const std::int64_t drop = token_shift(parts_[b].exponent, top_, headroom_);
     return b * kTokenBlock + first_reaching(weights_, token_prefix_needed(rest, drop));
   }
+  double confidence() const { return largest_share(max_, top_, headroom_, total_); }
 
 private:
-  FG_HD void read_block(std::int64_t b) {
+  struct Part {
+    std::int64_t share;
+    std::int32_t exponent; // kNone: nothing allowed
+    float max;             // of the logits as they are scaled, before anything is cut
+  };
+  static constexpr std::int32_t kNone = INT32_MIN;
+  static constexpr int kAhead = static_cast<int>(4096 / sizeof(Logit));
+  static constexpr int kSample = 32; // logits of a block from which the threshold is guessed
+
+  template <int kAhead = 0> Floats read_block(std::int64_t b) {
     const std::int64_t from = b * kTokenBlock;
-    const std::int64_t n = vocab_ - from < kTokenBlock ? vocab_ - from : kTokenBlock;
-    block_.read(x_ + from, bias_ ? bias_ + from : nullptr, scale_, static_cast<int>(n));
+    return block_.template read<kAhead>(row_.x + from, row_.bias ? row_.bias + from : nullptr,
+                                        settings_.scale, size_of(b));
+  }
+  void cut_block(std::int64_t b) {
+    block_.cut(least_, row_.shift ? row_.shift + b * kTokenBlock : nullptr, size_of(b));
+  }
+  int size_of(std::int64_t b) const {
+    const std::int64_t left = settings_.vocab - b * kTokenBlock;
+    return static_cast<int>(left < kTokenBlock ? left : kTokenBlock);
   }
 
+  // Finds the shares of the blocks, and their total; or, for a threshold on numbers, their maxima only.
+  // The first pass over a row checks it and notes its maxima; one with a threshold leaves out the blocks
+  // below.
+  template <bool Cut, bool Weigh> Code pass(float least) {
+    const bool again = settings_.truncates() && Cut;
+    bool invalid = false, shifted_invalid = false;
+    std::int32_t whole_top = kNone;
+    least_ = least;
+    cuts_ = Cut;
+    top_ = kNone;
+    max_ = kForbidden;
+    for (std::int64_t b = 0; b < blocks_; ++b) {
+      Part& part = parts_[b];
+      if (again && part.max < least) {
+        part.share = 0;
+        part.exponent = kNone;
+        continue;
+      }
+      const Floats strips = read_block<kAhead>(b);
+      if (!again) {
+        part.max = block_.max;
+        invalid |= block_.invalid;
+        if (settings_.truncates())
+          note(b, strips);
+      }
+      if (Cut && !block_.invalid) {
+        whole_top = block_.forbidden() ? whole_top : 0;
+        cut_block(b);
+        shifted_invalid |= block_.invalid;
+      }
+      if (block_.invalid || block_.forbidden()) {
+        part.share = 0;
+        part.exponent = kNone;
+        continue;
+      }
+      part.exponent = block_exponent(block_.max);
+      if (Weigh)
+        part.share = block_.weigh_all<false>(part.exponent, weights_);
+      top_ = part.exponent > top_ ? part.exponent : top_;
+      max_ = block_.max > max_ ? block_.max : max_;
+    }
+    total_ = 0;
+    if (Weigh) {
+      for (std::int64_t b = 0; b < blocks_; ++b) {
+        parts_[b].share = shift(parts_[b].share, -drop_of(b));
+        total_ += parts_[b].share;
+      }
+    }
+    if (invalid)
+      return Code::invalid_value;
+    if (Cut && whole_top == kNone)
+      return Code::degenerate;
+    return shifted_invalid ? Code::invalid_value : top_ == kNone ? Code::degenerate : Code::ok;
+  }
+  std::int64_t drop_of(std::int64_t b) const { return token_shift(parts_[b].exponent, top_, headroom_); }
+
+  // Notes for each lane of block b its largest logit, and a few others.
+  void note(std::int64_t b, Floats strips) {
+    store(strips_.data + b * kLanes, strips >= floats(kLeast) ? strips : floats(kForbidden));
+    const int at = static_cast<int>(96 * b % (kTokenBlock - kSample));
+    for (int i = 0; i < kSample; ++i)
+      sample_[b * kSample + i] = at + i < block_.padded ? block_.y[at + i] : kForbidden;
+  }
+
+  // Lists what lies in [low, high), with its weight or (for numbers) with ones.
+  template <bool Weigh> void collect(Candidates& candidates, float low, float high) {
+    candidates.clear();
+    for (std::int64_t b = 0; b < blocks_; ++b) {
+      const bool empty = parts_[b].max < low || parts_[b].exponent == kNone;
+      if (!empty) {
+        read_block(b);
+        if (Weigh)
+          block_.weigh_all<true>(parts_[b].exponent, weights_);
+      }
+      const std::int64_t drop = Weigh && !empty ? drop_of(b) : 0;
+      candidates.add(block_.y, Weigh ? weights_ : nullptr, empty ? 0 : block_.padded, low, high,
+                     drop < 62 ? drop : 62);
+    }
+  }
+  // Lists `n` logits as if they were a row, with weights on the scale of the row's total, or ones. Returns
+  // the sum of their squares.
+  template <bool Weigh> double list(Candidates& candidates, const float* y, std::int64_t n) {
+    double squares = 0;
+    candidates.clear();
+    for (std::int64_t from = 0; from < n; from += kTokenBlock) {
+      const int size = static_cast<int>(n - from < kTokenBlock ? n - from : kTokenBlock);
+      if (Weigh) {
+        const LongPair exponents[1] = {weigh_exponent(top_ + headroom_)};
+        for (int i = 0; i < size; i += kLanes) {
+          Longs low[1], high[1];
+          weigh(y + from + i, exponents, low, high);
+          store(weights_ + i, low[0]);
+          store(weights_ + i + kWideLanes, high[0]);
+        }
+        for (int i = 0; i < size; ++i)
+          squares += static_cast<double>(weights_[i]) * static_cast<double>(weights_[i]);
+      }
+      candidates.add(y + from, Weigh ? weights_ : nullptr, size, kLeast, kAbove, 0);
+    }
+    return Weigh ? squares : static_cast<double>(n);
+  }
+
+  // The threshold; where top_p is set, the shares of what it keeps, and their total, too.
+  float threshold() {
+    Candidates candidates(listed_values_.data, listed_weights_.data, segments_.data);
+    float least = kLeast;
+    if (settings_.top_k) {
+      float low, high;
+      enclose<false>(candidates, settings_.top_k,
+                     static_cast<double>(settings_.top_k) / static_cast<double>(settings_.vocab), low, high);
+      if (candidates.all() >= settings_.top_k)
+        least = candidates.threshold(settings_.top_k, low, high);
+    }
+    if (!settings_.top_p)
+      return least;
+    if (settings_.top_k) {
+      collect<true>(candidates, least, kAbove);
+      least = candidates.threshold(share_of_total(settings_.top_p, candidates.all()), least, kAbove);
+    } else {
+      const std::int64_t needed = share_of_total(settings_.top_p, total_);
+      float low, high;
+      enclose<true>(candidates, needed, static_cast<double>(settings_.top_p) * 0x1p-64, low, high);
+      least = candidates.threshold(needed, low, high);
+    }
+    total_ = 0;
+    for (std::int64_t b = 0; b < blocks_; ++b) {
+      parts_[b].share = parts_[b].exponent == kNone ? 0 : shift(candidates.found(b), -drop_of(b));
+      total_ += parts_[b].share;
+    }
+    return least;
+  }
+
+  // Lists the candidates between bounds on either side of the threshold. Where few tokens are needed, the
+  // largest of every lane of every block give a lower bound that lies close: as much as they hold at or above
+  // it, the row holds. Where many are, a sample gives both, three standard errors from the `share` of it that
+  // is needed; if they prove wrong, everything is listed.
+  template <bool Weigh>
+  void enclose(Candidates& candidates, std::int64_t needed, double share, float& low, float& high) {
+    low = kLeast;
+    high = kAbove;
+    list<Weigh>(candidates, strips_.data, blocks_ * kLanes);
+    if (candidates.all() >= needed) {
+      low = candidates.threshold(needed, kLeast, kAbove);
+    } else {
+      const std::int64_t sampled = blocks_ * kSample;
+      const double squares = list<Weigh>(candidates, sample_.data, sampled);
+      const double alive = static_cast<double>(candidates.all());
+      const double whole = Weigh ? alive : static_cast<double>(sampled);
+      const double error = 3 * std::sqrt(share * (1 - share) * squares);
+      const std::int64_t most = 1 + static_cast<std::int64_t>(share * whole + error);
+      const std::int64_t fewest = static_cast<std::int64_t>(share * whole - error);
+      if (fewest > 0 && fewest <= candidates.all()) {
+        high = candidates.threshold(fewest, kLeast, kAbove);
+        list<Weigh>(candidates, sample_.data, sampled);
+      }
+      if (most <= candidates.all())
+        low = candidates.threshold(most, kLeast, kAbove);
+    }
+    collect<Weigh>(candidates, low, high);
+    if (candidates.above_all() >= needed || candidates.all() < needed) {
+      low = kLeast;
+      high = kAbove;
+      collect<Weigh>(candidates, low, high);
+    }
+  }
+
+  const RowSettings settings_;
+  const std::int64_t blocks_;
+  const int headroom_;
+  Buffer<Part> parts_;
+  Buffer<Segment> segments_;
+  Buffer<std::int64_t> listed_weights_;
+  Buffer<float> listed_values_, strips_, sample_;
   Block block_;
   alignas(64) std::int64_t weights_[kTokenBlock];
-  std::int64_t* shares_;
-  std::int32_t* exponents_;
-  const Logit* x_ = nullptr;
-  const float* bias_ = nullptr;
-  float scale_ = 1;
-  std::int64_t vocab_ = 0, total_ = 0, weighed_ = -1;
+  RowData<Logit> row_{};
+  std::int64_t total_ = 0, weighed_ = -1;
   std::int32_t top_ = 0;
-  int headroom_ = 0;
+  float least_ = kLeast, max_ = 0;
+  bool cuts_ = false;
 };
 
 // The lowest index of the largest logit + bias of a row of any width.

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "core/annotations.h"
+#include "cpu/interrupt.h"
 
 namespace fg::FG_LEVEL {
 namespace {
@@ -93,9 +94,10 @@ FG_HD std::int64_t find(const Table& table, const UniqueArgs& a, std::int64_t i,
 }
 
 // Writes the first equal row of every row of part `part` of `parts` to inverse.
-FG_HD void resolve(const Table& table, const UniqueArgs& a, const Hash* hashes, int part, int parts) {
+FG_HD void resolve(const Table& table, const UniqueArgs& a, const Hash* hashes, int part, int parts,
+                   Interrupt& interrupt) {
   std::int64_t batch[kBatch];
-  for (std::int64_t i = 0; i < a.count;) {
+  for (std::int64_t i = 0; i < a.count && !interrupt.requested();) {
     std::int64_t n = 0;
     for (; i < a.count && n < kBatch; ++i) {
       batch[n] = i;
@@ -147,23 +149,33 @@ Status unique(const UniqueArgs& a) {
   auto* hashes = static_cast<Hash*>(std::malloc(static_cast<std::size_t>(a.count) * sizeof(Hash)));
   auto* entries = static_cast<Entry*>(std::calloc(static_cast<std::size_t>(parts) * size, sizeof(Entry)));
   const bool complete = hashes && entries;
+  Interrupt interrupt;
   if (complete) {
     const auto* rows = static_cast<const unsigned char*>(a.rows);
 #pragma omp parallel num_threads(parts)
     {
 #pragma omp for schedule(static)
-      for (std::int64_t i = 0; i < a.count; ++i) {
-        const Hash h = hash_row(rows + i * a.row_bytes, a.row_bytes);
-        hashes[i] = {h.place & a.hash_mask, h.tag & a.hash_mask};
+      for (std::int64_t from = 0; from < a.count; from += kBatch) {
+        if (interrupt.requested())
+          continue;
+        const std::int64_t end = from + kBatch < a.count ? from + kBatch : a.count;
+        for (std::int64_t i = from; i < end; ++i) {
+          const Hash h = hash_row(rows + i * a.row_bytes, a.row_bytes);
+          hashes[i] = {h.place & a.hash_mask, h.tag & a.hash_mask};
+        }
       }
 #pragma omp for schedule(static)
       for (int part = 0; part < parts; ++part)
-        resolve(Table{entries + static_cast<std::uint64_t>(part) * size, size - 1}, a, hashes, part, parts);
+        resolve(Table{entries + static_cast<std::uint64_t>(part) * size, size - 1}, a, hashes, part, parts,
+                interrupt);
     }
-    number(a);
+    if (!interrupt.requested())
+      number(a);
   }
   std::free(hashes);
   std::free(entries);
+  if (interrupt.requested())
+    return {Code::interrupted, -1};
   return complete ? Status{} : Status{Code::out_of_memory, -1};
 }
 

@@ -8,6 +8,7 @@
 
 #include "core/selection.h"
 #include "cpu/intrinsics.h"
+#include "cpu/lanes.h"
 
 namespace fg::FG_LEVEL {
 namespace {
@@ -23,17 +24,18 @@ struct BlockScan {
 
 #if defined(FG_LEVEL_avx512)
 
-// Reads log-weights a register at a time and gives their weights in registers of 8. A shift count of 64 or
-// more gives zero; a weight of zero has a mantissa of zero.
+// Lambdas that take registers: outside their caller these would pass through memory.
+#define FG_INLINE __attribute__((always_inline))
+
+// Above it a weight of a log-weight below -1e9 has all its bits shifted out.
+constexpr std::int32_t kLeastExponent = static_cast<std::int32_t>((-kMaxLogWeight + 64) * kLog2E);
+
+// Reads log-weights a register at a time.
 template <typename Real> struct Reader;
 
 template <> struct Reader<float> {
   static constexpr std::int64_t kWidth = 16;
-  static constexpr int kRegisters = 2; // of weights for one of log-weights
   using Vector = __m512;
-  __m512i exponent;
-
-  explicit Reader(std::int32_t e) : exponent(_mm512_set1_epi64(bits_of(kRound) + e)) {}
 
   static Vector load(const float* x, std::int64_t n) {
     if (n >= kWidth)
@@ -47,38 +49,11 @@ template <> struct Reader<float> {
     return _mm512_cmp_ps_mask(x, _mm512_set1_ps(static_cast<float>(kMaxLogWeight)), _CMP_NLE_UQ) == 0;
   }
   static double reduce(Vector x) { return static_cast<double>(_mm512_reduce_max_ps(x)); }
-
-  struct Reduced { // t = x log2(e) = k + f
-    __m512d k0, k1;
-    __m512 f;
-    __mmask16 alive;
-  };
-  static Reduced reduce_argument(Vector x) {
-    const __m512d c = _mm512_set1_pd(kLog2E), r = _mm512_set1_pd(kRound);
-    const __m512d t0 = _mm512_cvtps_pd(_mm512_castps512_ps256(x)) * c;
-    const __m512d t1 = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)) * c;
-    const __m512d k0 = t0 + r, k1 = t1 + r;
-    const __m512 f0 = _mm512_castps256_ps512(_mm512_cvtpd_ps(t0 - (k0 - r)));
-    return {k0, k1, _mm512_insertf32x8(f0, _mm512_cvtpd_ps(t1 - (k1 - r)), 1),
-            _mm512_cmp_ps_mask(x, _mm512_set1_ps(static_cast<float>(-kMaxLogWeight)), _CMP_GE_OQ)};
-  }
-  void scale(const Reduced& reduced, Vector power, __m512i* w) const {
-    const __m512i m = _mm512_maskz_cvttps_epi32(reduced.alive, power);
-    const __m512i m0 = _mm512_slli_epi64(_mm512_cvtepu32_epi64(_mm512_castsi512_si256(m)), 26);
-    const __m512i m1 = _mm512_slli_epi64(_mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(m, 1)), 26);
-    w[0] = _mm512_srlv_epi64(m0, _mm512_sub_epi64(exponent, _mm512_castpd_si512(reduced.k0)));
-    w[1] = _mm512_srlv_epi64(m1, _mm512_sub_epi64(exponent, _mm512_castpd_si512(reduced.k1)));
-  }
-  template <typename V> static V power(V f) { return exp2_fraction_float(f) * 0x1p24f; }
 };
 
 template <> struct Reader<double> {
   static constexpr std::int64_t kWidth = 8;
-  static constexpr int kRegisters = 1;
   using Vector = __m512d;
-  __m512i exponent;
-
-  explicit Reader(std::int32_t e) : exponent(_mm512_set1_epi64(bits_of(kRound) + e + 3)) {}
 
   static Vector load(const double* x, std::int64_t n) {
     if (n >= kWidth)
@@ -92,59 +67,73 @@ template <> struct Reader<double> {
     return _mm512_cmp_pd_mask(x, _mm512_set1_pd(kMaxLogWeight), _CMP_NLE_UQ) == 0;
   }
   static double reduce(Vector x) { return _mm512_reduce_max_pd(x); }
-
-  struct Reduced {
-    __m512d k, f;
-    __mmask8 alive;
-  };
-  static Reduced reduce_argument(Vector x) {
-    const __m512d r = _mm512_set1_pd(kRound);
-    const __m512d t = x * _mm512_set1_pd(kLog2E);
-    const __m512d k = t + r;
-    return {k, t - (k - r), _mm512_cmp_pd_mask(x, _mm512_set1_pd(-kMaxLogWeight), _CMP_GE_OQ)};
-  }
-  void scale(const Reduced& reduced, Vector power, __m512i* w) const {
-    w[0] = _mm512_srlv_epi64(_mm512_maskz_cvttpd_epi64(reduced.alive, power),
-                             _mm512_sub_epi64(exponent, _mm512_castpd_si512(reduced.k)));
-  }
-  template <typename V> static V power(V f) { return exp2_fraction_double(f) * 0x1p53; }
 };
 
-// Two registers of Reals side by side. The sequence of a weight is long and serial; two of them in step hide
-// some of its latency.
-template <typename Real> struct Pair {
-  typename Reader<Real>::Vector a, b;
+// The weights of kRun log-weights, 8 a register. A sequence is long and serial; several in step hide some of
+// its latency.
+constexpr std::int64_t kRun = 32;
+struct Run {
+  __m512i weights[kRun / 8];
 };
-template <typename Real> inline Pair<Real> operator*(const Pair<Real>& p, Real s) {
+
+FG_HD Run weigh_run(const float* x, std::int32_t exponent) {
+  Longs low[2], high[2];
+  const LongPair e = weigh_exponent(exponent);
+  weigh<2>(x, {e, e}, low, high);
+  return {{(__m512i)low[0], (__m512i)high[0], (__m512i)low[1], (__m512i)high[1]}};
+}
+
+struct DoublePair {
+  __m512d a, b;
+};
+FG_HD DoublePair operator*(const DoublePair& p, double s) {
   return {p.a * s, p.b * s};
 }
-template <typename Real> inline Pair<Real> operator+(const Pair<Real>& p, Real s) {
+FG_HD DoublePair operator+(const DoublePair& p, double s) {
   return {p.a + s, p.b + s};
 }
-template <typename Real> inline Pair<Real> operator*(const Pair<Real>& p, const Pair<Real>& q) {
+FG_HD DoublePair operator*(const DoublePair& p, const DoublePair& q) {
   return {p.a * q.a, p.b * q.b};
 }
 
-// Calls visit(first item, registers of weights) over n log-weights, weights past the end being zero.
-template <typename Real, typename Visit>
-void each_weight(const Real* x, std::int64_t n, std::int32_t exponent, Visit visit) {
-  using R = Reader<Real>;
-  const R reader(exponent);
-  std::int64_t i = 0;
-  for (; i + R::kWidth < n; i += 2 * R::kWidth) {
-    const auto a = R::reduce_argument(R::load(x + i, n - i));
-    const auto b = R::reduce_argument(R::load(x + i + R::kWidth, n - i - R::kWidth));
-    const auto power = R::power(Pair<Real>{a.f, b.f});
-    __m512i w[2 * R::kRegisters];
-    reader.scale(a, power.a, w);
-    reader.scale(b, power.b, w + R::kRegisters);
-    visit(i, w);
+// As weigh() of cpu/lanes.h, whose remarks hold here too.
+FG_HD Run weigh_run(const double* x, std::int32_t exponent) {
+  const __m512i base = _mm512_set1_epi64(bits_of(kRound) + exponent + 3);
+  Run run;
+  for (int i = 0; i < 4; i += 2) {
+    const __m512d t0 = _mm512_loadu_pd(x + 8 * i) * kLog2E, t1 = _mm512_loadu_pd(x + 8 * i + 8) * kLog2E;
+    const __m512d k0 = t0 + kRound, k1 = t1 + kRound;
+    const DoublePair p = exp2_fraction_double(DoublePair{t0 - (k0 - kRound), t1 - (k1 - kRound)}) * 0x1p53;
+    run.weights[i] =
+        _mm512_srlv_epi64(_mm512_cvttpd_epi64(p.a), _mm512_sub_epi64(base, _mm512_castpd_si512(k0)));
+    run.weights[i + 1] =
+        _mm512_srlv_epi64(_mm512_cvttpd_epi64(p.b), _mm512_sub_epi64(base, _mm512_castpd_si512(k1)));
   }
-  if (i < n) {
-    const auto a = R::reduce_argument(R::load(x + i, n - i));
-    __m512i w[R::kRegisters];
-    reader.scale(a, R::power(a.f), w);
-    visit(i, w);
+  return run;
+}
+
+// Calls visit(first item, 8 weights) over n log-weights, weights past the end being zero. Where the exponent
+// is so low that a weight below -1e9 would not vanish by itself, or the run is short, log-weights are copied
+// first.
+template <typename Real, typename Visit>
+FG_HD void each_weight(const Real* x, std::int64_t n, std::int32_t exponent, Visit visit) {
+  std::int64_t i = 0;
+  if (exponent > kLeastExponent) {
+    for (; i + kRun <= n; i += kRun) {
+      const Run run = weigh_run(x + i, exponent);
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r)
+        visit(i + 8 * r, run.weights[r]);
+    }
+  }
+  for (; i < n; i += kRun) {
+    alignas(64) Real copy[kRun];
+    for (std::int64_t j = 0; j < kRun; ++j)
+      copy[j] = i + j < n && x[i + j] >= static_cast<Real>(-kMaxLogWeight) ? x[i + j]
+                                                                           : -static_cast<Real>(INFINITY);
+    const Run run = weigh_run(copy, exponent);
+    for (int r = 0; r < 4 && i + 8 * r < n; ++r)
+      visit(i + 8 * r, run.weights[r]);
   }
 }
 
@@ -172,22 +161,19 @@ inline __m512i prefix8(__m512i v) {
 
 // Calls visit(first item, its and the next 7 cumulative weights) over n log-weights; returns the last.
 template <typename Real, typename Visit>
-std::int64_t each_prefix(const Real* x, std::int64_t n, std::int32_t exponent, std::int64_t before,
-                         Visit visit) {
+FG_HD std::int64_t each_prefix(const Real* x, std::int64_t n, std::int32_t exponent, std::int64_t before,
+                               Visit visit) {
   const __m512i last = _mm512_set1_epi64(7);
   __m512i carry = _mm512_set1_epi64(before);
-  each_weight(x, n, exponent, [&](std::int64_t i, const auto& registers) {
-    for (const __m512i w : registers) {
-      const __m512i within = prefix8(w);
-      visit(i, w, _mm512_add_epi64(within, carry));
-      carry = _mm512_add_epi64(carry, _mm512_permutexvar_epi64(last, within));
-      i += 8;
-    }
+  each_weight(x, n, exponent, [&](std::int64_t i, __m512i w) FG_INLINE {
+    const __m512i within = prefix8(w);
+    visit(i, w, _mm512_add_epi64(within, carry));
+    carry = _mm512_add_epi64(carry, _mm512_permutexvar_epi64(last, within));
   });
   return _mm_cvtsi128_si64(_mm512_castsi512_si128(carry));
 }
 
-inline void store(std::int64_t* to, std::int64_t i, std::int64_t n, __m512i v) {
+inline void store_weights(std::int64_t* to, std::int64_t i, std::int64_t n, __m512i v) {
   if (i + 8 <= n)
     _mm512_storeu_si512(to + i, v);
   else if (i < n)
@@ -202,16 +188,15 @@ void sum_weights(const Real* x, std::int64_t n, BlockWeight& block, std::int64_t
     squares = _mm512_add_epi64(squares, _mm512_mul_epu32(high, high));
   };
   if (prefixes != nullptr) {
-    block.sum = each_prefix(x, n, block.exponent, 0, [&](std::int64_t i, __m512i w, __m512i prefix) {
-      square(w);
-      store(prefixes, i, n, prefix);
-    });
+    block.sum =
+        each_prefix(x, n, block.exponent, 0, [&](std::int64_t i, __m512i w, __m512i prefix) FG_INLINE {
+          square(w);
+          store_weights(prefixes, i, n, prefix);
+        });
   } else {
-    each_weight(x, n, block.exponent, [&](std::int64_t, const auto& registers) {
-      for (const __m512i w : registers) {
-        square(w);
-        sum = _mm512_add_epi64(sum, w);
-      }
+    each_weight(x, n, block.exponent, [&](std::int64_t, __m512i w) FG_INLINE {
+      square(w);
+      sum = _mm512_add_epi64(sum, w);
     });
     block.sum = _mm512_reduce_add_epi64(sum);
   }
@@ -221,8 +206,9 @@ void sum_weights(const Real* x, std::int64_t n, BlockWeight& block, std::int64_t
 template <typename Real>
 std::int64_t cumulate(const Real* x, std::int64_t n, std::int32_t exponent, std::int64_t before,
                       std::int64_t* prefixes) {
-  return each_prefix(x, n, exponent, before,
-                     [&](std::int64_t i, __m512i, __m512i prefix) { store(prefixes, i, n, prefix); });
+  return each_prefix(x, n, exponent, before, [&](std::int64_t i, __m512i, __m512i prefix) FG_INLINE {
+    store_weights(prefixes, i, n, prefix);
+  });
 }
 
 #else

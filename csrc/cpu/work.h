@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "cpu/best.h"
+#include "cpu/lanes.h"
 #include "cpu/offspring.h"
 #include "cpu/row.h"
 #include "cpu/weights.h"
@@ -40,9 +41,14 @@ inline bool takes_best(Rule rule) {
   return rule >= Rule::argmax;
 }
 
+constexpr int kBucketBits = 10; // of targets: not more buckets than a cache has lines to write side by side
+constexpr std::int64_t kBuckets = std::int64_t{1} << kBucketBits;
+
 struct Layout {
   std::int64_t blocks;
-  std::int64_t at_blocks, at_prefixes, at_surplus, at_bounds, at_histogram, at_targets, at_best, bytes;
+  std::int64_t best; // entries that a thread keeps of its own items
+  std::int64_t at_blocks, at_prefixes, at_surplus, at_histogram, at_drawn, at_targets, at_ends;
+  std::int64_t at_found, at_taken, at_best, bytes;
 
   Layout(std::int64_t items, std::int64_t draws, Rule rule, bool slots, int team)
       : blocks((items + kBlock - 1) / kBlock) {
@@ -57,10 +63,15 @@ struct Layout {
     at_blocks = take(blocks, sizeof(Block));
     at_prefixes = take(blocks == 1 ? items : 0, sizeof(std::int64_t));
     at_surplus = take(slots ? items + kPadding : 0, sizeof(std::int32_t));
-    at_bounds = take(targets > 0 ? blocks + 1 : 0, sizeof(std::int64_t));
-    at_histogram = take(targets > 0 ? blocks * team : 0, sizeof(std::int64_t));
+    at_histogram = take(targets > 0 ? kBuckets * team : 0, sizeof(std::int64_t));
+    at_drawn = take(targets, sizeof(std::int64_t));
     at_targets = take(targets, sizeof(std::int64_t));
-    at_best = take(takes_best(rule) ? best_bytes(draws) : 0, 1);
+    at_ends = take(targets > 0 ? targets + 2 : 0, sizeof(std::int32_t));
+    const std::int64_t most = (blocks + team - 1) / team * kBlock;
+    best = takes_best(rule) ? (draws < most ? draws : most) : 0;
+    at_found = take(team, sizeof(std::int64_t));
+    at_taken = take(team, sizeof(std::int64_t));
+    at_best = take(team * best, sizeof(Scored));
     bytes = end;
   }
 };
@@ -92,6 +103,27 @@ template <typename Real> struct Work {
     return b + 1 < layout.blocks ? kBlock : row.items - b * kBlock;
   }
   std::uint64_t word(std::int64_t i) const { return select_word(row.seed, i, row.parent, row.step); }
+  // Calls visit(i, make(word i)) for i in [first, last); `make` takes a register of words.
+  template <typename Make, typename Visit>
+  void each_word(std::int64_t first, std::int64_t last, Make make, Visit visit) const {
+    constexpr std::int64_t kCalls = 4; // of Philox in step: one is a serial chain of 80 cycles
+    constexpr std::int64_t kCounters = kCalls * kWideLanes;
+    const ULongs parent = ulongs(static_cast<std::uint64_t>(row.parent));
+    const ULongs purpose = ulongs(counter_word(row.step, Stream::select));
+    std::uint64_t words[2][kCounters];
+    for (std::int64_t counter = first >> 1; 2 * counter < last; counter += kCounters) {
+      for (std::int64_t i = 0; i < kCalls; ++i) {
+        const ULongs own = wide_lane_numbers() + static_cast<std::uint64_t>(counter + i * kWideLanes);
+        const WordLanes w = philox_lanes(row.seed, own, parent, ulongs(0), purpose);
+        store(words[0] + i * kWideLanes, make(w.word64(0)));
+        store(words[1] + i * kWideLanes, make(w.word64(1)));
+      }
+      const std::int64_t begin = 2 * counter > first ? 2 * counter : first;
+      const std::int64_t end = 2 * (counter + kCounters) < last ? 2 * (counter + kCounters) : last;
+      for (std::int64_t i = begin; i < end; ++i)
+        visit(i, words[i & 1][(i >> 1) - counter]);
+    }
+  }
   std::int64_t first_block() const { return team.first(layout.blocks); }
   std::int64_t last_block() const { return team.last(layout.blocks); }
 };
@@ -126,22 +158,36 @@ template <typename Real> std::int64_t set_bases(const Work<Real>& work, const Sh
   return base;
 }
 
-// Calls visit(first item, count, points) over the items of a block, tile by tile.
+// Cuts a block into tiles and calls visit(first item, count, base): the point of an item is `base` and its
+// cumulative weight within the block, shifted to the scale of the row. The largest item begins a tile.
 template <typename Real, typename Visit>
-void each_tile(const Work<Real>& work, const Share& share, std::int64_t b, Visit visit) {
-  const Block& block = work.blocks[b];
+void each_cut(const Work<Real>& work, const Share& share, std::int64_t b, Visit visit) {
   const std::int64_t n = work.size_of(b), largest = share.largest - b * kBlock;
-  const Shift to_row(block.weight.sum == 0 ? -63 : block_shift(share.fold, block.weight));
-  const std::int64_t* kept = work.prefixes();
-  std::int64_t base = block.base, prefix = 0;
-  alignas(64) std::int64_t tile[kTile];
+  std::int64_t base = work.blocks[b].base;
   for (std::int64_t i = 0; i < n;) {
     if (i == largest)
       base += share.rho;
     std::int64_t end = i + kTile < n ? i + kTile : n;
     if (i < largest && largest < end)
       end = largest;
-    const std::int64_t count = end - i;
+    visit(i, end - i, base);
+    i = end;
+  }
+}
+
+inline Shift shift_to_row(const Share& share, const Block& block) {
+  return Shift(block.weight.sum == 0 ? -63 : block_shift(share.fold, block.weight));
+}
+
+// Calls visit(first item, count, points) over the items of a block, tile by tile.
+template <typename Real, typename Visit>
+void each_tile(const Work<Real>& work, const Share& share, std::int64_t b, Visit visit) {
+  const Block& block = work.blocks[b];
+  const Shift to_row = shift_to_row(share, block);
+  const std::int64_t* kept = work.prefixes();
+  std::int64_t prefix = 0;
+  alignas(64) std::int64_t tile[kTile];
+  each_cut(work, share, b, [&](std::int64_t i, std::int64_t count, std::int64_t base) {
     const std::int64_t* prefixes = tile;
     if (kept != nullptr)
       prefixes = kept + i;
@@ -150,8 +196,7 @@ void each_tile(const Work<Real>& work, const Share& share, std::int64_t b, Visit
     for (std::int64_t j = 0; j < count; ++j)
       tile[j] = base + to_row(prefixes[j]);
     visit(i, count, tile);
-    i = end;
-  }
+  });
 }
 
 // Takes the ends of offspring in order and writes ancestors, or survivors and their surplus.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from fastguide.errors import DegenerateWeights
+from fastguide.ops import _native
 from fastguide.reference.exp import MAX_LOG_WEIGHT
 
 INT32_MAX = 2**31 - 1
@@ -72,6 +74,29 @@ def on_cpu(name: str, x: Tensor) -> None:
     """Raise unless ``x`` is on the CPU."""
     if not x.is_cpu:
         raise ValueError(f'{name}: backend "cpu" needs tensors on the CPU, got {x.device}; use backend="torch"')
+
+
+def output(name: str, x: object, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+    """Raise unless ``x`` is a tensor that a kernel can write as it is."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
+    if x.dtype is not dtype:
+        raise TypeError(f"{name}: expected {dtype}, got {x.dtype}")
+    if x.shape != shape:
+        raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(x.shape)}")
+    # A compiled function writes by copy_, which minds the flag of a negated view; it cannot ask for it.
+    if not x.is_contiguous() or (not torch.compiler.is_compiling() and x.is_neg()):
+        raise ValueError(f"{name}: expected a contiguous tensor, got strides {x.stride()}; pass its .contiguous()")
+    if x.device != device:
+        raise ValueError(f"{name}: expected a tensor on {device}, where the inputs are, got {x.device}")
+    if x.requires_grad:
+        raise ValueError(f"{name}: requires gradients, which are not recorded; pass its .detach()")
+
+
+def apart(name: str, x: Tensor, inputs: Iterable[Tensor | None]) -> None:
+    """Raise where ``x``, which is to be written, shares memory with an input."""
+    if any(y is not None and _native.overlap(x, y) for y in inputs):
+        raise ValueError(f"{name}: must not overlap an input; pass memory of its own")
 
 
 def position(flat: int, shape: torch.Size) -> str:

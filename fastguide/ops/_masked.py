@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from fastguide.ops import _checks, _native
+from fastguide.reference.exp import MAX_LOG_WEIGHT
 
 _TOKENS = (torch.int64, torch.int32)
 _LOGITS = (torch.float32, torch.float16, torch.bfloat16)
@@ -57,6 +59,84 @@ def check_bias(bias: Tensor | None, logits: Tensor) -> Tensor | None:
     return bias.to(torch.float32).contiguous()
 
 
+def check_probability(name: str, value: float) -> float:
+    """Return a number in ``[0, 1]`` as a float."""
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name}: expected a number in [0, 1], got {value}")
+    return float(value)
+
+
+def check_reveal(probability: float | None, count: int | Tensor | None, order: str) -> tuple[float, Tensor | None, int]:
+    """Return the probability, the counts of groups and the count for all, -1 where a probability decides."""
+    if order not in ("random", "confidence"):
+        _checks.choice("order", order, ("random", "confidence"))
+    if (probability is None) == (count is None):
+        raise ValueError("reveal_probability, reveal_count: give exactly one of them")
+    if probability is not None:
+        if order != "random":
+            raise ValueError(f'order: "{order}" ranks positions, so give reveal_count instead of reveal_probability')
+        return check_probability("reveal_probability", probability), None, -1
+    if isinstance(count, Tensor) and count.dim() > 0:
+        return 0.0, count, 0
+    if count is None or isinstance(count, bool) or not hasattr(count, "__index__"):
+        raise TypeError(f"reveal_count: expected a whole number or a tensor [G] of them, got {count!r}")
+    n = operator.index(count)
+    if n < 0:
+        raise ValueError(f"reveal_count: expected at least 0, got {n}")
+    return 0.0, None, min(n, _checks.INT32_MAX)
+
+
+def check_truncation(top_k: int | None, top_p: float | None) -> tuple[int, float]:
+    """Return how many tokens to keep, 0 for all, and the share of their probability."""
+    k = 0 if top_k is None else _checks.count("top_k", top_k)
+    if top_p is None:
+        return k, 1.0
+    if not 0.0 < top_p <= 1.0:
+        raise ValueError(f"top_p: expected a number in (0, 1], got {top_p}")
+    return k, float(top_p)
+
+
+def check_shift(shift: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """Check a shift ``[U, L, V]`` and return it contiguous along ``V``."""
+    if shift.dtype != torch.float32:
+        raise TypeError(f"shift: expected float32, got {shift.dtype}; convert with .float()")
+    if shift.shape != logits.shape:
+        raise ValueError(f"shift: expected the shape of logits, {list(logits.shape)}, got {list(shift.shape)}")
+    if temperature == 0:
+        raise ValueError("shift: a draw at temperature 0 is certain and cannot be shifted; give a positive temperature")
+    _check_device("shift", shift, logits)
+    return shift if shift.stride(2) == 1 else shift.contiguous()
+
+
+def check_frozen(frozen: Tensor, tokens: Tensor) -> Tensor:
+    """Check a mask ``[L]`` or ``[U, L]`` and return it contiguous."""
+    if frozen.dtype != torch.bool:
+        raise TypeError(f"frozen: expected bool, got {frozen.dtype}")
+    if frozen.shape != tokens.shape and frozen.shape != tokens.shape[1:]:
+        states, length = tokens.shape
+        raise ValueError(
+            f"frozen: expected shape [L] = [{length}] or [U, L] = [{states}, {length}], got {list(frozen.shape)}"
+        )
+    _check_device("frozen", frozen, tokens)
+    return frozen.contiguous()
+
+
+def check_out(out: Tensor, shape: tuple[int, ...], tokens: Tensor) -> None:
+    """Raise unless ``out`` can take a result of this shape."""
+    if out.dtype != tokens.dtype:
+        raise TypeError(f"out: expected {tokens.dtype}, as tokens are, got {out.dtype}")
+    if out.shape != shape or not out.is_contiguous():
+        raise ValueError(
+            f"out: expected a contiguous tensor of shape {list(shape)}, got shape {list(out.shape)} with strides "
+            f"{list(out.stride())}"
+        )
+    _check_device("out", out, tokens)
+    if not torch.compiler.is_compiling() and _native.overlap(out, tokens):
+        raise ValueError(
+            "out: shares memory with tokens, which are still read while it is written; give another tensor"
+        )
+
+
 def check_indices(name: str, indices: Tensor | None, count: int | None, like: Tensor) -> Tensor | None:
     """Check an int32 or int64 vector of ``count`` entries (any number of them where None)."""
     if indices is None:
@@ -84,13 +164,26 @@ def check_seed(seed: int | Tensor, particles: int, like: Tensor) -> tuple[Tensor
 
 def check_lengths(lengths: Tensor | None, seeds: Tensor | None, length: int, like: Tensor) -> Tensor | None:
     """Check lengths ``[G]``, one a group, and return them as int64."""
-    lengths = check_indices("lengths", lengths, 1 if seeds is None else len(seeds), like)
-    return None if lengths is None else lengths.to(torch.int64).clamp(0, length)
+    return None if lengths is None else check_per_group("lengths", lengths, seeds, like).clamp(0, length)
+
+
+def check_per_group(name: str, numbers: Tensor, seeds: Tensor | None, like: Tensor) -> Tensor:
+    """Check an integer tensor ``[G]`` and return it as int64."""
+    checked = check_indices(name, numbers, 1 if seeds is None else len(seeds), like)
+    assert checked is not None
+    return checked.to(torch.int64)
+
+
+def refuse_negative(name: str, numbers: Tensor) -> None:
+    """Raise where a number is negative."""
+    if bool((numbers < 0).any()):
+        g = int((numbers < 0).to(torch.uint8).argmax())
+        raise ValueError(f"{name}[{g}] is {int(numbers[g])}; expected at least 0")
 
 
 def _check_device(name: str, tensor: Tensor, like: Tensor) -> None:
     if tensor.device != like.device:
-        raise ValueError(f"{name}: on {tensor.device}, but tokens are on {like.device}")
+        raise ValueError(f"{name}: on {tensor.device}, but the states are on {like.device}")
 
 
 def raise_status(
@@ -99,6 +192,7 @@ def raise_status(
     tokens: Tensor,
     logits: Tensor,
     bias: Tensor | None,
+    shift: Tensor | None,
     ancestors: Tensor | None,
     slots: Tensor | None,
     branch: int,
@@ -125,13 +219,20 @@ def raise_status(
     u = p if ancestors is None else int(ancestors[p])
     where = f"met by child [{p}, {m}] at position {at}"
     row = logits[u, at].float()
-    if code == _native.DEGENERATE:
-        what = "logits" if bias is None else "logits + bias"
-        raise ValueError(f"{what}[{u}, {at}] forbids every token (all -inf or below -1e9), {where}; allow at least one")
     if bias is not None:
         row = row + (bias[at] if bias.dim() == 2 else bias)
-    bad = ~(row < torch.inf)
-    v = int((bad if bool(bad.any()) else row == row.amax()).nonzero()[0])
+    refused = ~(row < torch.inf)
+    if code == _native.DEGENERATE:
+        what = " + ".join(name for name, x in (("logits", logits), ("bias", bias), ("shift", shift)) if x is not None)
+        raise ValueError(f"{what}[{u}, {at}] forbids every token (all -inf or below -1e9), {where}; allow at least one")
+    if shift is not None and not bool(refused.any()) and float(row.amax()) <= MAX_LOG_WEIGHT:
+        shifted = row + shift[u, at]
+        v = int((shifted.nan_to_num(torch.inf) == shifted.nan_to_num(torch.inf).amax()).nonzero()[0])
+        raise ValueError(
+            f"shift[{u}, {at}, {v}] is {float(shift[u, at, v])}, {where}; with it a scaled logit must be -inf or a "
+            "number up to 1e9"
+        )
+    v = int((refused if bool(refused.any()) else row == row.amax()).nonzero()[0])
     raise ValueError(
         f"logits[{u}, {at}, {v}] is {float(logits[u, at, v])}, {where}; after bias and temperature a logit must be "
         "-inf or a number up to 1e9"

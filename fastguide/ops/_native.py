@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ def plain(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
+_HUGE_BYTES = 2**22
+
+
+def advise_huge_pages(*fresh: Tensor) -> None:
+    """Tell the system of tensors just allocated that are large and about to be written; see ``csrc/cpu/pages.h``."""
+    for x in fresh:
+        if x.nbytes >= _HUGE_BYTES:
+            _cpu.advise_huge_pages(x.data_ptr(), x.nbytes)
+
+
 def move(
     sources: Sequence[Tensor], targets: Sequence[Tensor], ancestors: Tensor, rows: int, in_place: bool
 ) -> tuple[int, int]:
@@ -86,6 +97,83 @@ def move(
     )
 
 
+_STATE_TYPES = {torch.float32: 0, torch.float64: 1, torch.uint8: 2, torch.int32: 3, torch.int64: 4}
+
+
+def evaluate(
+    kind: int, states: Tensor, parameters: Sequence[Tensor], settings: Sequence[int], out: Tensor
+) -> tuple[int, int]:
+    """Write the values ``out`` ``[rows]`` of states ``[rows, columns]``, all contiguous; see ``csrc/cpu/evaluate.h``."""
+    rows, columns = states.shape
+    return _cpu.evaluate(
+        kind,
+        states.data_ptr(),
+        _STATE_TYPES[states.dtype],
+        rows,
+        columns,
+        [p.data_ptr() for p in parameters],
+        settings,
+        out.data_ptr(),
+        config.threads(),
+    )
+
+
+def overlap(a: Tensor, b: Tensor) -> bool:
+    """Say whether the memory between the first and last element of two tensors overlaps."""
+    if a.numel() == 0 or b.numel() == 0 or a.device != b.device:
+        return False
+    (first_a, last_a), (first_b, last_b) = _extent(a), _extent(b)
+    return first_a < last_b and first_b < last_a
+
+
+def _extent(x: Tensor) -> tuple[int, int]:
+    last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)) + 1
+    return x.data_ptr(), x.data_ptr() + last * x.element_size()
+
+
+def gaussian_step(
+    x: Tensor,
+    prediction: Tensor,
+    shift: Tensor | None,
+    children: Tensor,
+    coefficients: Tensor | None,
+    numbers: Sequence[float],
+    ancestors: Tensor | None,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    slots: Tensor | None,
+) -> tuple[int, int]:
+    """Write ``children`` ``[P, M, ...]``; see ``csrc/cpu/gaussian_step.h``. Rows of the inputs are contiguous."""
+    particles, branch = children.shape[:2]
+    return _cpu.gaussian_step(
+        x.data_ptr(),
+        x.stride(0),
+        prediction.data_ptr(),
+        _LOGIT_TYPES[prediction.dtype],
+        prediction.stride(0),
+        _address(shift),
+        0 if shift is None else _LOGIT_TYPES[shift.dtype],
+        0 if shift is None else shift.stride(0),
+        children.data_ptr(),
+        _address(coefficients),
+        numbers,
+        _address(ancestors),
+        ancestors is not None and ancestors.dtype == torch.int64,
+        _address(slots),
+        slots is not None and slots.dtype == torch.int64,
+        _address(seeds),
+        seed & 0xFFFFFFFFFFFFFFFF,
+        x.shape[0],
+        particles,
+        1 if seeds is None else len(seeds),
+        branch,
+        math.prod(x.shape[1:]),
+        step,
+        config.threads(),
+    )
+
+
 _LOGIT_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
@@ -93,25 +181,35 @@ def _address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 
 
-def _masked(
-    kernel: Callable[..., tuple[int, int]],
+def masked_step(
     tokens: Tensor,
     logits: Tensor,
     children: Tensor,
     reveal_probability: float,
+    counts: Tensor | None,
+    count: int,
+    confidence: bool,
+    remask_probability: float,
+    frozen: Tensor | None,
     inverse_temperature: float,
+    top_k: int,
+    top_p: float,
     bias: Tensor | None,
+    shift: Tensor | None,
     ancestors: Tensor | None,
     seeds: Tensor | None,
     seed: int,
     step: int,
     slots: Tensor | None,
     lengths: Tensor | None,
-    stream: int,
+    stream: Stream = Stream.TOKENS,
 ) -> tuple[int, int]:
+    """Write ``children`` ``[P, M, L]``; see ``csrc/cpu/masked.h``. All contiguous, ``logits`` along its last axis."""
     states, length, vocab = logits.shape
     particles, branch, _ = children.shape
     state_stride, logits_stride, _ = logits.stride()
+    shift_state_stride, shift_stride, _ = (0, 0, 0) if shift is None else shift.stride()
+    kernel = _cpu.masked_step if stream == Stream.TOKENS else _cpu.masked_mode
     return kernel(
         tokens.data_ptr(),
         tokens.dtype == torch.int64,
@@ -122,6 +220,9 @@ def _masked(
         logits_stride,
         _address(bias),
         0 if bias is None or bias.dim() == 1 else vocab,
+        _address(shift),
+        shift_state_stride,
+        shift_stride,
         _address(ancestors),
         ancestors is not None and ancestors.dtype == torch.int64,
         _address(slots),
@@ -136,32 +237,97 @@ def _masked(
         length,
         vocab,
         reveal_probability,
+        _address(counts),
+        count,
+        confidence,
+        remask_probability,
+        _address(frozen),
+        0 if frozen is None or frozen.dim() == 1 else length,
         inverse_temperature,
+        top_k,
+        top_p,
         step,
         stream,
         config.threads(),
     )
 
 
-def masked_step(
-    tokens: Tensor,
-    logits: Tensor,
+def gaussian_log_ratio(
     children: Tensor,
-    reveal_probability: float,
+    x: Tensor,
+    prediction: Tensor,
+    shift: Tensor,
+    ratios: Tensor,
+    coefficients: Tensor | None,
+    numbers: Sequence[float],
+    ancestors: Tensor | None,
+) -> tuple[int, int]:
+    """Write ``ratios`` ``[P, M]``; see ``csrc/cpu/log_ratio.h``. Children are contiguous, as are rows of the rest."""
+    particles, branch = children.shape[:2]
+    return _cpu.gaussian_log_ratio(
+        children.data_ptr(),
+        x.data_ptr(),
+        x.stride(0),
+        prediction.data_ptr(),
+        _LOGIT_TYPES[prediction.dtype],
+        prediction.stride(0),
+        shift.data_ptr(),
+        _LOGIT_TYPES[shift.dtype],
+        shift.stride(0),
+        ratios.data_ptr(),
+        _address(coefficients),
+        numbers,
+        _address(ancestors),
+        ancestors is not None and ancestors.dtype == torch.int64,
+        x.shape[0],
+        particles,
+        1 if coefficients is None else coefficients.shape[1],
+        branch,
+        math.prod(x.shape[1:]),
+        config.threads(),
+    )
+
+
+def masked_log_ratio(
+    tokens: Tensor,
+    children: Tensor,
+    logits: Tensor,
+    shift: Tensor,
+    ratios: Tensor,
     inverse_temperature: float,
     bias: Tensor | None,
     ancestors: Tensor | None,
-    seeds: Tensor | None,
-    seed: int,
-    step: int,
-    slots: Tensor | None,
     lengths: Tensor | None,
 ) -> tuple[int, int]:
-    """Write ``children`` ``[P, M, L]``; see ``csrc/cpu/masked.h``. All contiguous, ``logits`` along its last axis."""
-    return _masked(
-        _cpu.masked_step, tokens, logits, children, reveal_probability, inverse_temperature, bias, ancestors, seeds,
-        seed, step, slots, lengths, Stream.TOKENS,
-    )  # fmt: skip
+    """Write ``ratios`` ``[P, M]``; see ``csrc/cpu/log_ratio.h``. Contiguous but for logits and shift: their last axis."""
+    states, length, vocab = logits.shape
+    particles, branch, _ = children.shape
+    return _cpu.masked_log_ratio(
+        tokens.data_ptr(),
+        children.data_ptr(),
+        tokens.dtype == torch.int64,
+        logits.data_ptr(),
+        _LOGIT_TYPES[logits.dtype],
+        logits.stride(0),
+        logits.stride(1),
+        _address(bias),
+        0 if bias is None or bias.dim() == 1 else vocab,
+        shift.data_ptr(),
+        shift.stride(0),
+        shift.stride(1),
+        ratios.data_ptr(),
+        _address(ancestors),
+        ancestors is not None and ancestors.dtype == torch.int64,
+        _address(lengths),
+        states,
+        particles,
+        1 if lengths is None else len(lengths),
+        branch,
+        length,
+        vocab,
+        inverse_temperature,
+        config.threads(),
+    )
 
 
 def masked_mode(
@@ -169,6 +335,8 @@ def masked_mode(
     logits: Tensor,
     filled: Tensor,
     inverse_temperature: float,
+    top_k: int,
+    top_p: float,
     bias: Tensor | None,
     seeds: Tensor | None,
     seed: int,
@@ -176,10 +344,10 @@ def masked_mode(
     slots: Tensor | None,
     lengths: Tensor | None,
 ) -> tuple[int, int]:
-    """Write ``filled`` ``[U, 1, L]``; see ``csrc/cpu/masked.h``. All contiguous, ``logits`` along its last axis."""
-    return _masked(
-        _cpu.masked_mode, tokens, logits, filled, 1.0, inverse_temperature, bias, None, seeds, seed, step, slots,
-        lengths, Stream.VALUE,
+    """Write ``filled`` ``[U, 1, L]``: a step that reveals everything, with draws from a stream of its own."""
+    return masked_step(
+        tokens, logits, filled, 1.0, None, -1, False, 0.0, None, inverse_temperature, top_k, top_p, bias, None, None,
+        seeds, seed, step, slots, lengths, Stream.VALUE,
     )  # fmt: skip
 
 
@@ -223,7 +391,8 @@ def select(
     ess: Tensor,
 ) -> tuple[int, int]:
     """Select in each row of contiguous ``[M]``, ``[G, M]`` or ``[G, P, M]``; see ``csrc/cpu/select.h``."""
-    groups, parents, items = rows_of(log_weights.shape)
+    shape = log_weights.shape
+    groups, parents, items = (1, 1, shape[0]) if len(shape) == 1 else rows_of(shape)
     if seeds is not None:
         seeds = seeds.contiguous()
     return _cpu.select(
@@ -236,7 +405,7 @@ def select(
         rule,
         slots,
         0 if seeds is None else seeds.data_ptr(),
-        seed & 0xFFFFFFFFFFFFFFFF,
+        seed,
         step,
         ancestors.data_ptr(),
         log_mean_weight.data_ptr(),
@@ -257,12 +426,15 @@ def reweight_select(
     seed: int,
     step: int,
     outputs: Sequence[Tensor],
+    value: tuple[int, Tensor, Sequence[Tensor], Sequence[int]] | None = None,
 ) -> tuple[int, int]:
     """Update weights and select; see ``csrc/cpu/select.h``.
 
     ``inputs``: log-weights, values, previous values, log-ratio and running values, contiguous ``[N]`` or ``[G, N]``.
     ``outputs``: log-weights, values, running values, ancestors, resampled, log-Z increment and effective sample size.
+    ``value``: kind, states ``[rows, columns]``, parameters and settings, as for `evaluate`; values are then written first.
     """
+    kind, states, parameters, settings = value or (-1, None, (), ())
     log_weights, running = inputs[0], inputs[4]
     assert log_weights is not None
     shape = log_weights.shape
@@ -284,5 +456,11 @@ def reweight_select(
         seed & 0xFFFFFFFFFFFFFFFF,
         step,
         *map(_address, outputs),
+        kind,
+        _address(states),
+        0 if states is None else _STATE_TYPES[states.dtype],
+        0 if states is None else states.shape[1],
+        [p.data_ptr() for p in parameters],
+        settings,
         config.threads(),
     )

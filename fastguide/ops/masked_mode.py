@@ -18,10 +18,13 @@ def masked_mode(
     bias: Tensor | None = None,
     rule: str = "argmax",
     temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
     seed: int | Tensor = 0,
     step: int = 0,
     slots: Tensor | None = None,
     lengths: Tensor | None = None,
+    out: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Fill the masked positions of every state.
@@ -31,14 +34,17 @@ def masked_mode(
         logits: ``[U, L, V]`` float32, float16 or bfloat16; ``-inf`` forbids. Read at masked positions only.
         bias: ``[V]`` or ``[L, V]``, added to the logits in float32; ``-inf`` forbids.
         rule: ``"argmax"``: the largest ``logits + bias``, the lowest index on ties; ``"draw"``: a token from
-            ``softmax((logits + bias) / temperature)``, as :func:`fastguide.ops.masked_step.masked_step` draws it but
-            from a stream of its own.
+            ``softmax((logits + bias) / temperature)`` cut to ``top_k`` and ``top_p``, as
+            :func:`fastguide.ops.masked_step.masked_step` draws it but from a stream of its own.
         temperature: of ``"draw"``; 0 is ``"argmax"``.
+        top_k: of ``"draw"``; as in :func:`fastguide.ops.masked_step.masked_step`, and so is ``top_p``.
+        top_p: of ``"draw"``, in ``(0, 1]``.
         seed: an int (one group), or ``[G]`` int64, one a group of ``U / G`` consecutive states. Read by ``"draw"``
             only, as are ``step`` and ``slots``; the number of groups also tells which length a state has.
         step: the number of the step, keying the draws.
         slots: ``[U]`` int64 or int32, the number of each state within its group; default ``0..U/G-1``.
         lengths: ``[G]`` int64 or int32; positions from the length of the group on are padding, copied and never filled.
+        out: ``[U, L]``, contiguous, of the dtype of ``tokens`` and apart from them: written and returned.
         backend: ``"cpu"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
 
     Returns:
@@ -55,19 +61,28 @@ def masked_mode(
     _checks.step(step)
     inverse_temperature = _masked.check_temperature(temperature) if rule == "draw" else 0.0
     tokens, logits = _masked.check_states(tokens, logits)
+    most, share = _masked.check_truncation(top_k, top_p)
     bias = _masked.check_bias(bias, logits)
     slots = _masked.check_indices("slots", slots, tokens.shape[0], tokens)
     seeds, number = _masked.check_seed(seed, tokens.shape[0], tokens)
     lengths = _masked.check_lengths(lengths, seeds, tokens.shape[1], tokens)
-    launch = _op if torch.compiler.is_compiling() else _launch
-    filled: Tensor = launch(tokens, logits, inverse_temperature, bias, seeds, number, step, slots, lengths, backend)
-    return filled
+    if out is not None:
+        _masked.check_out(out, tuple(tokens.shape), tokens)
+    settings = (
+        tokens, logits, inverse_temperature, most, share, bias, seeds, number, step, slots, lengths, backend,
+    )  # fmt: skip
+    if torch.compiler.is_compiling():
+        filled: Tensor = _op(*settings)
+        return filled if out is None else out.copy_(filled)
+    return _launch(*settings, out)
 
 
 def _launch(
     tokens: Tensor,
     logits: Tensor,
     inverse_temperature: float,
+    top_k: int,
+    top_p: float,
     bias: Tensor | None,
     seeds: Tensor | None,
     seed: int,
@@ -75,12 +90,13 @@ def _launch(
     slots: Tensor | None,
     lengths: Tensor | None,
     backend: str | None,
+    out: Tensor | None = None,
 ) -> Tensor:
     if config.choose_backend(tokens.device, backend) == "cpu":
         _checks.on_cpu("tokens", tokens)
-        filled = torch.empty_like(tokens)
+        filled = torch.empty_like(tokens) if out is None else out
         code, index = _native.masked_mode(
-            tokens, logits, filled[:, None], inverse_temperature, bias, seeds, seed, step, slots, lengths
+            tokens, logits, filled[:, None], inverse_temperature, top_k, top_p, bias, seeds, seed, step, slots, lengths
         )
     else:
         filled, code, index = _reference.masked_mode(
@@ -88,13 +104,17 @@ def _launch(
             logits.detach(),
             bias=None if bias is None else bias.detach(),
             inverse_temperature=inverse_temperature,
+            top_k=top_k or None,
+            top_p=top_p,
             seeds=expand_seed(seed & 0xFFFFFFFFFFFFFFFF, 1, tokens.device) if seeds is None else seeds,
             step=step,
             slots=slots,
             lengths=lengths,
         )
+        if out is not None and code == _native.OK:
+            filled = out.copy_(filled)
     if code != _native.OK:
-        _masked.raise_status(code, index, tokens, logits, bias, None, slots, 1)
+        _masked.raise_status(code, index, tokens, logits, bias, None, None, slots, 1)
     return filled
 
 
@@ -102,6 +122,8 @@ def _fake(
     tokens: Tensor,
     logits: Tensor,
     inverse_temperature: float,
+    top_k: int,
+    top_p: float,
     bias: Tensor | None,
     seeds: Tensor | None,
     seed: int,
@@ -114,8 +136,8 @@ def _fake(
 
 
 _op = _library.register(
-    "masked_mode(Tensor tokens, Tensor logits, float inverse_temperature, Tensor? bias, Tensor? seeds, int seed, "
-    "SymInt step, Tensor? slots, Tensor? lengths, str? backend) -> Tensor",
+    "masked_mode(Tensor tokens, Tensor logits, float inverse_temperature, SymInt top_k, float top_p, Tensor? bias, "
+    "Tensor? seeds, int seed, SymInt step, Tensor? slots, Tensor? lengths, str? backend) -> Tensor",
     _launch,
     _fake,
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
 from fastguide import config
 from fastguide.ops import _checks, _library, _native
+from fastguide.ops.evaluate import CompiledValue, Evaluation, launch_evaluation, prepare
 from fastguide.reference import reweight_select as _reference
 from fastguide.reference.philox import expand_seed
 
@@ -44,11 +46,12 @@ class ReweightSelection(NamedTuple):
 
 def reweight_select(
     log_weights: Tensor,
-    values: Tensor,
+    values: Tensor | CompiledValue,
     previous_values: Tensor,
     beta: float | Tensor,
     previous_beta: float | Tensor,
     *,
+    states: Tensor | None = None,
     log_ratio: Tensor | None = None,
     running: Tensor | None = None,
     rule: str = "systematic",
@@ -67,10 +70,14 @@ def reweight_select(
 
     Args:
         log_weights: ``[N]`` or ``[G, N]``, float32 or float64; ``-inf`` marks a dead particle.
-        values: the same shape and dtype; ``-inf`` kills the particle.
+        values: the same shape and dtype; ``-inf`` kills the particle. Or a compiled value (`fastguide.values.compiled`,
+            `fastguide.value`), which is evaluated on ``states`` as `fastguide.ops.evaluate` does, each particle being
+            weighed while its state is at hand; the result is that of the two calls.
         previous_values: the same; read as of no importance where the particle is dead.
         beta: inverse temperature ``1 / alpha`` of ``values``: a number, or one a group ``[G]``.
         previous_beta: the same of ``previous_values``.
+        states: the particles' states ``[N, ...]`` or ``[G * N, ...]``, group after group, where ``values`` is a compiled
+            value; else None.
         log_ratio: ``[N]`` or ``[G, N]`` of the same dtype, log p / q of the moves proposed, or None.
         running: ``[N]`` or ``[G, N]`` of any dtype of 4 or 8 bytes that moves along with the particles, or None.
         rule: ``"systematic"``, ``"stratified"``, ``"multinomial"`` or ``"residual"``; see `fastguide.ops.select`.
@@ -87,15 +94,20 @@ def reweight_select(
             shape, rule or threshold.
         TypeError: a wrong dtype.
         DegenerateWeights: every weight of a group is zero and ``degenerate="raise"``.
+        RewardError: a compiled function raised or returned NaN; a state is named by its row.
     """
     _checks.float_tensor("log_weights", log_weights)
     shape = log_weights.shape
     if not 1 <= len(shape) <= 2 or 0 in shape:
         raise ValueError(f"log_weights: expected [N] or [G, N] with at least one of each, got {tuple(shape)}")
     groups = shape[0] if len(shape) > 1 else 1
-    for name, x in (("values", values), ("previous_values", previous_values), ("log_ratio", log_ratio)):
-        if x is not None or name != "log_ratio":
-            _same("log_weights", log_weights, name, x)
+    evaluation = _evaluation(values, states, log_weights)
+    known = (values,) if evaluation is None else evaluation
+    if evaluation is None:
+        _same("log_weights", log_weights, "values", values)
+    _same("log_weights", log_weights, "previous_values", previous_values)
+    if log_ratio is not None:
+        _same("log_weights", log_weights, "log_ratio", log_ratio)
     if running is not None:
         _movable(running, log_weights)
     if rule not in RULES:
@@ -108,12 +120,35 @@ def reweight_select(
     seeds, number = _checks.seed(seed, groups, log_weights.device)
     betas, one_beta = _beta("beta", beta, groups, log_weights.device)
     previous_betas, one_previous = _beta("previous_beta", previous_beta, groups, log_weights.device)
-    launch = _op if torch.compiler.is_compiling() else _launch
-    out = launch(
-        log_weights, values, previous_values, betas, one_beta, previous_betas, one_previous, log_ratio, running,
-        rule, float(ess_threshold), seeds, number, step, degenerate == "keep", backend,
+    arguments = (
+        previous_values, betas, one_beta, previous_betas, one_previous, log_ratio, running, rule, float(ess_threshold),
+        seeds, number, step, degenerate == "keep", backend,
     )  # fmt: skip
+    launch: Callable[..., _Outputs] = _launch if evaluation is None else _launch_states
+    if torch.compiler.is_compiling():
+        launch = _op if evaluation is None else _states_op
+    out = launch(log_weights, *known, *arguments)
     return ReweightSelection(out[0], out[1], None if running is None else out[2], *out[3:])
+
+
+def _evaluation(values: object, states: Tensor | None, log_weights: Tensor) -> Evaluation | None:
+    """Return the evaluation that a compiled value asks for, None where ``values`` are given."""
+    if not hasattr(values, "kind"):
+        if states is not None:
+            raise TypeError(
+                f"states: only a compiled value reads them, but values is a {type(values).__name__}; leave them out"
+            )
+        return None
+    if states is None:
+        raise TypeError("states: values is a compiled value, which needs the states of the particles; pass states=")
+    evaluation = prepare(values, states)  # type: ignore[arg-type]
+    if len(states) != log_weights.numel():
+        raise ValueError(
+            f"states: expected {log_weights.numel()} rows, one a particle, got shape {tuple(states.shape)}"
+        )
+    if states.device != log_weights.device:
+        raise ValueError(f"states: expected a tensor on {log_weights.device} as log_weights, got {states.device}")
+    return evaluation
 
 
 def _same(reference: str, like: Tensor, name: str, x: object) -> None:
@@ -168,32 +203,10 @@ def _launch(
 ) -> _Outputs:
     lead = log_weights.shape[:-1]
     if config.choose_backend(log_weights.device, backend) == "cpu":
-        _checks.on_cpu("log_weights", log_weights)
-        inputs = [
-            None if x is None else _native.plain(x) for x in (log_weights, values, previous_values, log_ratio, running)
-        ]
-        outputs = _fake(
-            log_weights, values, previous_values, betas, beta, previous_betas, previous_beta, log_ratio, running,
-            rule, ess_threshold, seeds, seed, step, keep, backend,
+        return _run(
+            None, log_weights, values, previous_values, betas, beta, previous_betas, previous_beta, log_ratio, running,
+            rule, ess_threshold, seeds, seed, step, keep,
         )  # fmt: skip
-        code, index = _native.reweight_select(
-            inputs,
-            betas,
-            beta,
-            previous_betas,
-            previous_beta,
-            RULES.index(rule),
-            ess_threshold,
-            seeds,
-            seed,
-            step,
-            outputs,
-        )
-        if code == _native.INVALID_VALUE:
-            _refuse(log_weights, values, previous_values, betas, previous_betas, log_ratio, index)
-        if code == _native.DEGENERATE and not keep:
-            _raise_degenerate(outputs[5], log_weights.shape)
-        return outputs
     n = log_weights.shape[-1]
     rows = [None if x is None else x.detach().reshape(-1, n) for x in (log_weights, values, previous_values, log_ratio)]
     x, v, previous, ratio = rows
@@ -225,6 +238,88 @@ def _launch(
         out.log_z_increment.reshape(lead),
         out.ess.reshape(lead),
     )
+
+
+def _launch_states(
+    log_weights: Tensor,
+    states: Tensor,
+    kind: str,
+    parameters: list[Tensor],
+    settings: list[int],
+    previous_values: Tensor,
+    betas: Tensor | None,
+    beta: float,
+    previous_betas: Tensor | None,
+    previous_beta: float,
+    log_ratio: Tensor | None,
+    running: Tensor | None,
+    rule: str,
+    ess_threshold: float,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    keep: bool,
+    backend: str | None,
+) -> _Outputs:
+    evaluation = Evaluation(states, kind, parameters, settings)
+    if config.choose_backend(log_weights.device, backend) == "cpu":
+        return _run(
+            evaluation, log_weights, log_weights.new_empty(log_weights.shape), previous_values, betas, beta,
+            previous_betas, previous_beta, log_ratio, running, rule, ess_threshold, seeds, seed, step, keep,
+        )  # fmt: skip
+    return _launch(
+        log_weights, launch_evaluation(*evaluation, backend).to(log_weights.dtype).reshape(log_weights.shape),
+        previous_values, betas, beta, previous_betas, previous_beta, log_ratio, running, rule, ess_threshold, seeds,
+        seed, step, keep, backend,
+    )  # fmt: skip
+
+
+def _run(
+    evaluation: Evaluation | None,
+    log_weights: Tensor,
+    values: Tensor,
+    previous_values: Tensor,
+    betas: Tensor | None,
+    beta: float,
+    previous_betas: Tensor | None,
+    previous_beta: float,
+    log_ratio: Tensor | None,
+    running: Tensor | None,
+    rule: str,
+    ess_threshold: float,
+    seeds: Tensor | None,
+    seed: int,
+    step: int,
+    keep: bool,
+) -> _Outputs:
+    """Run the kernel, which writes ``values`` first where there is an evaluation."""
+    _checks.on_cpu("log_weights", log_weights)
+    inputs = [
+        None if x is None else _native.plain(x) for x in (log_weights, values, previous_values, log_ratio, running)
+    ]
+    outputs = _outputs(log_weights, running)
+    code, index = _native.reweight_select(
+        inputs,
+        betas,
+        beta,
+        previous_betas,
+        previous_beta,
+        RULES.index(rule),
+        ess_threshold,
+        seeds,
+        seed,
+        step,
+        outputs,
+        None if evaluation is None else evaluation.native(),
+    )
+    if code == _native.INVALID_VALUE:
+        if evaluation is not None:
+            # Where it is the value that failed, this says how.
+            launch_evaluation(evaluation.states[: index + 1], *evaluation[1:], "cpu")
+        _refuse(log_weights, values, previous_values, betas, previous_betas, log_ratio, index)
+    if code == _native.DEGENERATE and not keep:
+        _raise_degenerate(outputs[5], log_weights.shape)
+    return outputs
 
 
 def _refuse(
@@ -267,24 +362,7 @@ def _raise_degenerate(log_z_increment: Tensor, shape: torch.Size) -> NoReturn:
     _checks.raise_without_weight("log_weights", "every updated weight is zero", rows, shape)
 
 
-def _fake(
-    log_weights: Tensor,
-    values: Tensor,
-    previous_values: Tensor,
-    betas: Tensor | None,
-    beta: float,
-    previous_betas: Tensor | None,
-    previous_beta: float,
-    log_ratio: Tensor | None,
-    running: Tensor | None,
-    rule: str,
-    ess_threshold: float,
-    seeds: Tensor | None,
-    seed: int,
-    step: int,
-    keep: bool,
-    backend: str | None,
-) -> _Outputs:
+def _outputs(log_weights: Tensor, running: Tensor | None) -> _Outputs:
     shape, lead = log_weights.shape, log_weights.shape[:-1]
     return (
         log_weights.new_empty(shape),
@@ -297,11 +375,19 @@ def _fake(
     )
 
 
-_op = _library.register(
-    "reweight_select(Tensor log_weights, Tensor values, Tensor previous_values, Tensor? betas, float beta, "
-    "Tensor? previous_betas, float previous_beta, Tensor? log_ratio, Tensor? running, str rule, float ess_threshold, "
-    "Tensor? seeds, int seed, SymInt step, bool keep, str? backend) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _launch,
+def _fake(log_weights: Tensor, *arguments: Any) -> _Outputs:
+    """Return empty outputs; of either operation, the running values are the eighth argument from the end."""
+    return _outputs(log_weights, arguments[-8])
+
+
+_ARGUMENTS = (
+    "Tensor previous_values, Tensor? betas, float beta, Tensor? previous_betas, float previous_beta, Tensor? log_ratio, "
+    "Tensor? running, str rule, float ess_threshold, Tensor? seeds, int seed, SymInt step, bool keep, str? backend) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_op = _library.register(f"reweight_select(Tensor log_weights, Tensor values, {_ARGUMENTS}", _launch, _fake)
+_states_op = _library.register(
+    f"reweight_select_states(Tensor log_weights, Tensor states, str kind, Tensor[] parameters, int[] settings, {_ARGUMENTS}",
+    _launch_states,
     _fake,
 )

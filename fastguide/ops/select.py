@@ -43,6 +43,7 @@ def select(
     seed: int | Tensor = 0,
     step: int = 0,
     degenerate: str = "raise",
+    out: Selection | None = None,
     backend: str | None = None,
 ) -> Selection:
     """Draw ``k`` ancestors from each group of ``M`` log-weights.
@@ -68,6 +69,8 @@ def select(
         degenerate: what to do where every weight of a row is zero, or where ``"topk"`` or ``"gumbel_topk"`` find fewer
             than ``k`` items of nonzero weight. ``"raise"``; or ``"keep"``: the former get ancestor ``i mod M`` in slot
             ``i``, log-mean-weight ``-inf`` and ESS 0, the latter repeat the items they have from the best on.
+        out: a `Selection` of contiguous tensors to write and return, of the shapes and dtypes of the result; they must
+            not overlap ``log_weights`` or each other. After an error they hold anything.
         backend: ``"cpu"`` or ``"torch"`` (the reference); None chooses by device and `fastguide.config`.
 
     Returns:
@@ -76,8 +79,9 @@ def select(
 
     Raises:
         ValueError: a log-weight that is NaN, +inf or above 1e9 (its index is named), a wrong shape, ``k``, rule or
-            order.
-        TypeError: not a float32 or float64 tensor; a seed that is neither a whole number nor int64.
+            order; a tensor of ``out`` that cannot be written as it is.
+        TypeError: not a float32 or float64 tensor; a seed that is neither a whole number nor int64; a wrong dtype in
+            ``out``.
         DegenerateWeights: see ``degenerate``; the exception names the groups.
     """
     # The common case is told apart here, without calls: a call of each check would cost as much as drawing 1,000
@@ -107,8 +111,30 @@ def select(
         seeds, number = None, seed
     else:
         seeds, number = _checks.seed(seed, shape[0] if len(shape) > 1 else 1, log_weights.device)
-    launch = _op if torch.compiler.is_compiling() else _launch
-    return Selection(*launch(log_weights, k, rule, order, seeds, number, step, degenerate == "keep", backend))
+    if out is not None:
+        _check_out(out, log_weights, k)
+    keep = degenerate == "keep"
+    if torch.compiler.is_compiling():
+        drawn = _op(log_weights, k, rule, order, seeds, number, step, keep, backend)
+        return Selection(*drawn) if out is None else _write(out, drawn)
+    return _launch(log_weights, k, rule, order, seeds, number, step, keep, backend, out)
+
+
+def _check_out(out: object, log_weights: Tensor, k: int) -> None:
+    if not isinstance(out, Selection):
+        raise TypeError(f"out: expected a Selection of three tensors, got {type(out).__name__}")
+    ancestors, log_mean_weight, ess = out
+    lead = log_weights.shape[:-1]
+    device = log_weights.device
+    _checks.output("out.ancestors", ancestors, (*lead, k), torch.int32, device)
+    _checks.output("out.log_mean_weight", log_mean_weight, lead, torch.float64, device)
+    _checks.output("out.ess", ess, lead, torch.float64, device)
+
+
+def _write(out: Selection, drawn: tuple[Tensor, Tensor, Tensor]) -> Selection:
+    for target, x in zip(out, drawn, strict=True):
+        target.copy_(x)
+    return out
 
 
 def _launch(
@@ -121,25 +147,24 @@ def _launch(
     step: int,
     keep: bool,
     backend: str | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    out: Selection | None = None,
+) -> Selection:
     shape = log_weights.shape
-    lead = shape[:-1]
     if config.choose_backend(log_weights.device, backend) == "cpu":
         _checks.on_cpu("log_weights", log_weights)
         x = (log_weights.resolve_neg() if log_weights.is_neg() else log_weights).contiguous()
-        if len(shape) == 1:
-            ancestors, log_mean_weight = _INT32.new_empty(k), torch.empty_like(_FLOAT64)
-        else:
-            ancestors, log_mean_weight = _INT32.new_empty(*lead, k), _FLOAT64.new_empty(lead)
-        ess = torch.empty_like(log_mean_weight)
+        if out is None:
+            out = _allocate(shape, k)
+        ancestors, log_mean_weight, ess = out
         code, index = _native.select(
             x, k, _RULE_CODES[rule], order == "slots", seeds, seed, step, ancestors, log_mean_weight, ess
         )
-        if code == _native.INVALID_VALUE:
-            _checks.refuse_element("log_weights", log_weights, index)
-        if code == _native.DEGENERATE and not keep:
-            _checks.raise_degenerate(log_weights, rule, k)
-        return ancestors, log_mean_weight, ess
+        if code != _native.OK:
+            if code == _native.INVALID_VALUE:
+                _checks.refuse_element("log_weights", log_weights, index)
+            if code == _native.DEGENERATE and not keep:
+                _checks.raise_degenerate(log_weights, rule, k)
+        return out
     refused = _checks.first_refused(log_weights)
     if refused is not None:
         _checks.refuse_element("log_weights", log_weights, refused)
@@ -149,7 +174,19 @@ def _launch(
     if seeds is None:
         seeds = expand_seed(seed, len(rows), rows.device)
     ancestors, log_mean_weight, ess = _reference.select(rows, k, rule, order, seeds, step)
-    return ancestors.reshape(*lead, k), log_mean_weight.reshape(lead), ess.reshape(lead)
+    lead = shape[:-1]
+    drawn = ancestors.reshape(*lead, k), log_mean_weight.reshape(lead), ess.reshape(lead)
+    return Selection(*drawn) if out is None else _write(out, drawn)
+
+
+def _allocate(shape: torch.Size, k: int) -> Selection:
+    if len(shape) == 1:
+        ancestors, log_mean_weight = _INT32.new_empty(k), torch.empty_like(_FLOAT64)
+    else:
+        lead = shape[:-1]
+        ancestors, log_mean_weight = _INT32.new_empty(*lead, k), _FLOAT64.new_empty(lead)
+    _native.advise_huge_pages(ancestors)
+    return Selection(ancestors, log_mean_weight, torch.empty_like(log_mean_weight))
 
 
 def _fake(

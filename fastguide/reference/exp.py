@@ -20,6 +20,14 @@ _DOUBLE = [
 ]  # fmt: skip
 
 
+def exp2_fraction_less_one(f: Tensor) -> Tensor:
+    """Return ``2^f - 1`` for float32 ``f`` in [-1/2, 1/2]."""
+    p = torch.full_like(f, float.fromhex(_FLOAT[0]))
+    for c in _FLOAT[1:-1]:
+        p = p * f + float.fromhex(c)
+    return p * f
+
+
 def block_exponent(maximum: Tensor) -> Tensor:
     """Return the int64 exponent of blocks with largest log-weights ``maximum`` (finite)."""
     return torch.ceil(maximum.double() * LOG2E).to(torch.int64) + 1

@@ -1,7 +1,4 @@
-"""``masked_step`` in plain torch: which positions are revealed, and an exact inverse CDF over integer weights.
-
-The rule of the draws is the one that ``csrc/core/categorical.h`` states, with the bound that keeps it in 63 bits.
-"""
+"""``masked_step`` in plain torch: which positions change, and an exact draw where one is revealed."""
 
 from __future__ import annotations
 
@@ -9,13 +6,27 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from fastguide.reference.exp import MAX_LOG_WEIGHT, block_exponent, scaled_weight
-from fastguide.reference.philox import Stream, counter_word, mulhi64, philox, word64
+from fastguide.reference.categorical import (
+    DEGENERATE,
+    INVALID_VALUE,
+    OK,
+    OUT_OF_RANGE,
+    TOKEN_BLOCK,
+    draw_tokens,
+    largest_share,
+    largest_tokens,
+    row_codes,
+    scale_logits,
+    threshold,
+)
+from fastguide.reference.exp import MAX_LOG_WEIGHT
+from fastguide.reference.philox import Stream, counter_word, philox, word64
 
-TOKEN_BLOCK = 512
-OK, INVALID_VALUE, DEGENERATE, OUT_OF_RANGE = range(4)
+__all__ = [
+    "DEGENERATE", "INVALID_VALUE", "OK", "OUT_OF_RANGE", "TOKEN_BLOCK", "draw_tokens", "largest_tokens", "masked_step",
+    "reveal_threshold", "row_codes", "scale_logits", "threshold",
+]  # fmt: skip
 _ROWS_AT_ONCE = 64
 
 
@@ -24,60 +35,20 @@ def reveal_threshold(probability: float) -> int:
     return math.ceil(probability * 2**32)
 
 
-def scale_logits(logits: Tensor, bias: Tensor | None, inverse_temperature: float) -> Tensor:
-    """Return ``(logits + bias) * inverse_temperature``, each operation rounded to float32; ``[..., V]``."""
-    y = logits.float()
-    if bias is not None:
-        y = y + bias
-    return y * torch.tensor(inverse_temperature, dtype=torch.float32, device=y.device)
-
-
-def row_codes(y: Tensor) -> Tensor:
-    """Return the status of each row of ``y`` ``[D, V]``: invalid (NaN, +inf, above 1e9), all forbidden, or fine."""
-    invalid = (~(y <= MAX_LOG_WEIGHT)).any(-1)
-    forbidden = (y < -MAX_LOG_WEIGHT).all(-1)
-    return torch.where(invalid, INVALID_VALUE, torch.where(forbidden, DEGENERATE, OK))
-
-
-def largest_tokens(y: Tensor) -> Tensor:
-    """Return the lowest index of the maximum of each row of ``y`` ``[D, V]``."""
-    index = torch.arange(y.shape[-1], device=y.device)
-    return torch.where(y == y.amax(-1, keepdim=True), index, y.shape[-1]).amin(-1)
-
-
-def draw_tokens(y: Tensor, words: Tensor) -> Tensor:
-    """Draw one token a row.
-
-    Args:
-        y: float32 ``[D, V]``, no row invalid or forbidden as a whole.
-        words: int64 ``[D]``, uniform 64-bit words.
-    """
-    rows, vocab = y.shape
-    blocks = -(-vocab // TOKEN_BLOCK)
-    y = F.pad(y, (0, blocks * TOKEN_BLOCK - vocab), value=-math.inf).view(rows, blocks, TOKEN_BLOCK)
-    most = y.amax(-1)
-    alive = most >= -MAX_LOG_WEIGHT
-    exponent = block_exponent(torch.where(alive, most, 0))
-    top = torch.where(alive, exponent, -(2**32)).amax(-1, keepdim=True)
-    weights = scaled_weight(y, exponent[..., None]) * alive[..., None]
-
-    headroom = max(0, (blocks - 1).bit_length() - 4)
-    drop = (top - exponent + headroom).clamp(0, 62)
-    shares = (weights.sum(-1) >> drop) * alive
-    running = shares.cumsum(-1)
-    target = mulhi64(words, running[:, -1])
-    block = (running <= target[:, None]).sum(-1, keepdim=True)
-    rest = target[:, None] - (running - shares).gather(1, block)
-    chosen = weights.gather(1, block[..., None].expand(-1, -1, TOKEN_BLOCK)).squeeze(1)
-    inside = (chosen.cumsum(-1) >> drop.gather(1, block)) <= rest
-    return block.squeeze(1) * TOKEN_BLOCK + inside.sum(-1)
-
-
-def _revealed(seeds: Tensor, slots: Tensor, length: int, step: int, probability: float) -> Tensor:
-    """Return bool ``[P, M, L]``: where children in ``slots`` ``[P, M]``, with seeds ``[P]``, are revealed."""
+def _position_words(seeds: Tensor, slots: Tensor, length: int, step: int) -> Tensor:
+    """Return the 32-bit words ``[P, M, L]`` of the positions of children in ``slots`` ``[P, M]``, with seeds ``[P]``."""
     blocks = torch.arange(-(-length // 4), device=seeds.device)
     words = philox(seeds[:, None, None], 0, slots[..., None], blocks, counter_word(step, Stream.POSITIONS))
-    return torch.stack(words, -1).flatten(2)[..., :length] < reveal_threshold(probability)
+    return torch.stack(words, -1).flatten(2)[..., :length]
+
+
+def _first_of(order: Tensor, masked: Tensor, counts: Tensor) -> Tensor:
+    """Return bool ``[..., L]``: the ``counts`` masked positions of smallest ``order``, the lowest position on ties."""
+    places = torch.argsort(torch.where(masked, order, order.amax() + 1), dim=-1, stable=True)
+    ranks = torch.empty_like(places).scatter_(
+        -1, places, torch.arange(order.shape[-1], device=order.device).expand_as(places)
+    )
+    return masked & (ranks < counts[..., None])
 
 
 def _first(bad: Tensor) -> int | None:
@@ -88,9 +59,16 @@ def masked_step(
     tokens: Tensor,
     logits: Tensor,
     *,
-    reveal_probability: float,
+    reveal_probability: float | None,
+    counts: Tensor | None = None,
+    confidence: bool = False,
+    remask_probability: float = 0.0,
+    frozen: Tensor | None = None,
     inverse_temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
     bias: Tensor | None,
+    shift: Tensor | None = None,
     ancestors: Tensor | None,
     branch: int,
     seeds: Tensor,
@@ -101,8 +79,8 @@ def masked_step(
 ) -> tuple[Tensor, int, int]:
     """Return the children ``[P, M, L]``, a status code and the first offending index, as the kernel does.
 
-    Arguments as in :func:`fastguide.ops.masked_step.masked_step`, with ``seeds`` ``[G]`` and the temperature inverted
-    (0: the lowest index of the largest logit).
+    Arguments as in :func:`fastguide.ops.masked_step.masked_step`, with ``seeds`` ``[G]``, the temperature inverted (0: the
+    lowest index of the largest logit) and the numbers to reveal ``counts`` ``[G]`` where ``reveal_probability`` is None.
     """
     states, length = tokens.shape
     vocab, device = logits.shape[-1], tokens.device
@@ -125,21 +103,58 @@ def masked_step(
         p, at = strange.nonzero(as_tuple=True)
         return children, OUT_OF_RANGE, 2 * particles + int((ancestors[p] * length + at).amin())
 
+    def rows(p: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the logits of particles ``p`` at positions ``at`` become, and their codes."""
+        row_bias = None if bias is None else bias[at] if bias.dim() == 2 else bias
+        y = scale_logits(logits[ancestors[p], at], row_bias, inverse_temperature or 1.0)
+        codes = row_codes(y)
+        fine = codes == OK
+        least = threshold(y[fine], top_k, top_p).clamp(min=-MAX_LOG_WEIGHT)
+        y[fine] = torch.where(y[fine] >= least, y[fine], -math.inf)
+        return y, codes
+
+    masked = used & (parents == vocab)
     seeds = seeds.repeat_interleave(per_group)
     child_slots = slots.long()[:, None] * branch + torch.arange(branch, device=device)
     children = parents[:, None].expand(-1, branch, -1).clone()
-    opened = _revealed(seeds, child_slots, length, step, reveal_probability)
-    p, m, at = (opened & (used & (parents == vocab))[:, None]).nonzero(as_tuple=True)
+    words = _position_words(seeds, child_slots, length, step)
+    opened = masked[:, None].expand_as(words)
+    if counts is None:
+        assert reveal_probability is not None
+        revealed = opened & (words < reveal_threshold(reveal_probability))
+    else:
+        wanted = counts.repeat_interleave(per_group)
+        if confidence:
+            order = torch.zeros(particles, length, dtype=torch.float64, device=device)
+            undecided = (wanted > 0) & (wanted < masked.sum(-1))
+            p, at = (masked & undecided[:, None]).nonzero(as_tuple=True)
+            for start in range(0, len(p), _ROWS_AT_ONCE):
+                some = slice(start, start + _ROWS_AT_ONCE)
+                y, codes = rows(p[some], at[some])
+                if (bad := _first(codes != OK)) is not None:
+                    return children, int(codes[bad]), int((p[some] * branch * length + at[some])[bad])
+                order[p[some], at[some]] = -largest_share(y)
+            words_or_order = order[:, None].expand(-1, branch, -1)
+        else:
+            words_or_order = words
+        revealed = _first_of(words_or_order, opened, wanted[:, None].expand(-1, branch))
+    loose = used & (parents != vocab)
+    if frozen is not None:
+        loose = loose & ~(frozen if frozen.dim() == 1 else frozen[ancestors])
+    children[loose[:, None] & (words < reveal_threshold(remask_probability))] = vocab
+
+    p, m, at = revealed.nonzero(as_tuple=True)
     low, high, _, _ = philox(seeds[p], 0, child_slots[p, m], at, counter_word(step, stream))
-    words = word64(low, high)
+    draws = word64(low, high)
     for start in range(0, len(p), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        i, k = p[rows], at[rows]
-        row_bias = None if bias is None else bias[k] if bias.dim() == 2 else bias
-        y = scale_logits(logits[ancestors[i], k], row_bias, inverse_temperature or 1.0)
-        codes = row_codes(y)
+        some = slice(start, start + _ROWS_AT_ONCE)
+        i, k = p[some], at[some]
+        y, codes = rows(i, k)
+        if shift is not None:
+            y = torch.where(y > -math.inf, y + shift[ancestors[i], k], y)
+            codes = torch.where(codes == OK, row_codes(y), codes)
         if (bad := _first(codes != OK)) is not None:
-            return children, int(codes[bad]), int(((i * branch + m[rows]) * length + k)[bad])
-        drawn = draw_tokens(y, words[rows]) if inverse_temperature else largest_tokens(y)
-        children[i, m[rows], k] = drawn.to(children.dtype)
+            return children, int(codes[bad]), int(((i * branch + m[some]) * length + k)[bad])
+        drawn = draw_tokens(y, draws[some]) if inverse_temperature else largest_tokens(y)
+        children[i, m[some], k] = drawn.to(children.dtype)
     return children, OK, -1

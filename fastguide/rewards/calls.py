@@ -46,6 +46,8 @@ class RewardCalls:
 
     def __call__(self, x0: Tensor) -> Tensor:
         """Return ``[n]`` float64 rewards of clean samples ``[n, L]``."""
+        if self.reward.cheap:
+            return self._evaluate(x0)
         if not (self.merge and self.reward.deterministic):
             return self._evaluate(x0.clone())  # a reward may write into what it is given
         merged = ops.unique(x0)

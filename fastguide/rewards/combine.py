@@ -54,6 +54,7 @@ class Weighted(Reward):
         rewards = [reward for _, reward in self.terms]
         self.deterministic = all(reward.deterministic for reward in rewards)
         self.batch_invariant = all(reward.batch_invariant for reward in rewards)
+        self.cheap = all(reward.cheap for reward in rewards)
         self.differentiable = all(reward.differentiable for reward in rewards)
         devices = {reward.device for reward in rewards}
         self.device = devices.pop() if len(devices) == 1 else None

@@ -17,6 +17,8 @@ class Reward:
         deterministic: True promises that equal samples have equal rewards; values are then remembered by sample.
         batch_invariant: True promises that a row's value has the same bits in any batch. Others are called with one fixed
             number of rows, padded by repeating the last.
+        cheap: True says that a row costs less than looking its value up (compiled values): rows are then evaluated as they
+            come, neither merged nor remembered. Such a reward must not write into its argument.
         differentiable: whether gradients flow from the value to a soft one-hot sample.
         device: where it runs, None for wherever the samples are.
     """
@@ -24,6 +26,7 @@ class Reward:
     name: str = "reward"
     deterministic: bool = True
     batch_invariant: bool = False
+    cheap: bool = False
     differentiable: bool = False
     device: torch.device | None = None
 
@@ -70,6 +73,7 @@ class _Wrapped(Reward):
         self.name = name or getattr(fn, "__name__", type(fn).__name__).strip("<>")
         self.deterministic = deterministic
         self.batch_invariant = batch_invariant
+        self.cheap = bool(getattr(fn, "cheap", False))
         self.differentiable = bool(getattr(fn, "differentiable", False))
         self.device = getattr(fn, "device", None) if not isinstance(fn, torch.nn.Module) else None
 

@@ -1,5 +1,6 @@
-"""Look-ahead estimators of the soft value ``v_t(x_t) = alpha · log E[exp(r(x0) / alpha) | x_t]``."""
+"""Look-ahead estimators of the soft value ``v_t(x_t) = alpha · log E[exp(r(x0) / alpha) | x_t]``, and compiled values."""
 
+from fastguide.values import compiled
 from fastguide.values.posterior_mean import PosteriorMean
 
-__all__ = ["PosteriorMean"]
+__all__ = ["PosteriorMean", "compiled"]

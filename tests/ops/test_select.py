@@ -354,6 +354,73 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], error: type[Except
         select(**{"log_weights": torch.zeros(3), **arguments})
 
 
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("shape", [(9,), (3, 40), (2, 3, 8)])
+def test_out_is_written_and_returned(shape: tuple[int, ...], backend: str) -> None:
+    log_weights = normal(*shape)
+    expected = select(log_weights, 5, seed=3, backend=backend)
+    out = Selection(*(torch.full_like(x, 77) for x in expected))
+    assert select(log_weights, 5, seed=3, backend=backend, out=out) is out
+    assert_same_bits(expected, out, "out")
+
+
+def test_out_is_written_by_a_compiled_function() -> None:
+    log_weights = normal(3, 64)
+    expected = select(log_weights, 5)
+    out = Selection(*(torch.full_like(x, 77) for x in expected))
+
+    def write(x: Tensor) -> Tensor:
+        select(x, 5, out=out)
+        return x + 1
+
+    torch.compile(write, fullgraph=True, backend="aot_eager")(log_weights)
+    assert_same_bits(expected, out, "compiled out")
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "error", "message"),
+    [
+        ("ancestors", [0] * 4, TypeError, "out.ancestors: expected a torch.Tensor, got list"),
+        ("ancestors", torch.zeros(2, 4), TypeError, "out.ancestors: expected torch.int32, got torch.float32"),
+        (
+            "ancestors",
+            torch.zeros(2, 5, dtype=torch.int32),
+            ValueError,
+            r"out.ancestors: expected shape \(2, 4\), got \(2, 5\)",
+        ),
+        (
+            "ancestors",
+            torch.zeros(4, 2, dtype=torch.int32).T,
+            ValueError,
+            "out.ancestors: expected a contiguous tensor",
+        ),
+        ("log_mean_weight", torch.zeros(2), TypeError, "out.log_mean_weight: expected torch.float64"),
+        ("ess", torch.zeros((), dtype=torch.float64), ValueError, r"out.ess: expected shape \(2,\), got \(\)"),
+        ("ess", torch.zeros(2, dtype=torch.float64, requires_grad=True), ValueError, "out.ess: requires gradients"),
+    ],
+)
+def test_an_out_that_cannot_be_written_is_named(field: str, wrong: Any, error: type[Exception], message: str) -> None:
+    log_weights = normal(2, 4)
+    with pytest.raises(error, match=message):
+        select(log_weights, out=select(log_weights)._replace(**{field: wrong}))
+    with pytest.raises(TypeError, match="out: expected a Selection of three tensors, got Tensor"):
+        select(log_weights, out=log_weights)  # type: ignore[arg-type]
+
+
+def test_an_out_that_overlaps_is_refused() -> None:
+    log_weights = normal(6, dtype=torch.float64)
+    good = select(log_weights)
+    for out in (
+        good._replace(ess=good.log_mean_weight),
+        good._replace(ess=log_weights[2]),
+        good._replace(ancestors=log_weights.view(torch.int32)[:6]),
+    ):
+        before = log_weights.clone()
+        with pytest.raises(ValueError, match="out: its tensors must not overlap log_weights or each other"):
+            select(log_weights, out=out)
+        assert torch.equal(log_weights, before)
+
+
 def test_strided_input_is_read_as_it_looks() -> None:
     x = normal(40, 30)
     assert_same_bits(select(x.T.contiguous()), select(x.T), "transposed")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ class TabularMasked:
     steps: int = 4
     temperature: float = 1.0
     seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         generator = torch.Generator().manual_seed(self.seed)
@@ -28,7 +30,7 @@ class TabularMasked:
         self.log_joint -= self.log_joint.logsumexp(dim=tuple(range(self.length)))
         self.rewards = torch.randn((self.vocab,) * self.length, generator=generator, dtype=torch.float64)
         self.process = fg.MaskedProcess(
-            length=self.length, vocab=self.vocab, steps=self.steps, temperature=self.temperature
+            length=self.length, vocab=self.vocab, steps=self.steps, temperature=self.temperature, **self.options
         )
         self.states = list(itertools.product(range(self.vocab + 1), repeat=self.length))
         self.index = {state: i for i, state in enumerate(self.states)}
@@ -59,27 +61,55 @@ class TabularMasked:
     def reward(self, x0: Tensor) -> Tensor:
         return self.rewards[tuple(x0.T)]
 
+    def _draws(self) -> Tensor:
+        """``[states, L, V]`` probabilities of the tokens of a revealed position: temperature, top-k, then top-p."""
+        draws = torch.softmax(self.logits_of.float().double() / self.temperature, dim=-1)
+        if self.process.top_k is not None:
+            exceeded = (draws[..., None, :] > draws[..., :, None]).sum(-1)
+            draws = draws * (exceeded < self.process.top_k)
+        if self.process.top_p is not None:
+            draws = draws / draws.sum(-1, keepdim=True)
+            above = torch.where(draws[..., None, :] > draws[..., :, None], draws[..., None, :], 0.0).sum(-1)
+            draws = draws * (above < self.process.top_p)
+        return draws / draws.sum(-1, keepdim=True)
+
+    def _reveals(self, step: int, masked: list[int], draws: Tensor) -> list[tuple[tuple[int, ...], float]]:
+        """The sets of positions that a step may reveal, with their probabilities; ``draws`` ``[L, V]`` of the state."""
+        process = self.process
+        if process.reveal == "count":
+            count = min(len(masked), int(process.reveal_counts(step, torch.tensor(self.length))))
+            if process.order == "confidence":
+                return [(tuple(sorted(masked, key=lambda at: (-float(draws[at].max()), at))[:count]), 1.0)]
+            sets = list(itertools.combinations(masked, count))
+            return [(chosen, 1.0 / len(sets)) for chosen in sets]
+        p = process.reveal_probabilities[step]
+        sets = [c for n in range(len(masked) + 1) for c in itertools.combinations(masked, n)]
+        return [(chosen, p ** len(chosen) * (1.0 - p) ** (len(masked) - len(chosen))) for chosen in sets]
+
     def law(self) -> Tensor:
         """``[V^L]`` probabilities of clean samples under the process as run (several positions revealed in one step)."""
         probabilities = torch.zeros(len(self.states), dtype=torch.float64)
         probabilities[-1] = 1.0
-        draws = torch.softmax(self.logits_of.float().double() / self.temperature, dim=-1)
-        for reveal in self.process.reveal_probabilities:
+        draws = self._draws()
+        for step, remask in enumerate(self.process.remask_probabilities):
             following = torch.zeros_like(probabilities)
             for i, state in enumerate(self.states):
                 if probabilities[i] == 0:
                     continue
-                options = [
-                    [(token, 1.0)]
-                    if token != self.vocab
-                    else [(self.vocab, 1.0 - reveal)]
-                    + [(v, reveal * float(draws[i, at, v])) for v in range(self.vocab)]
-                    for at, token in enumerate(state)
-                ]
-                for choice in itertools.product(*options):
-                    weight = math.prod(w for _, w in choice)
-                    if weight:
-                        following[self.index[tuple(v for v, _ in choice)]] += probabilities[i] * weight
+                masked = [at for at, token in enumerate(state) if token == self.vocab]
+                for revealed, chance in self._reveals(step, masked, draws[i]):
+                    options = [
+                        [(v, float(draws[i, at, v])) for v in range(self.vocab)]
+                        if at in revealed
+                        else [(token, 1.0)]
+                        if token == self.vocab
+                        else [(token, 1.0 - remask), (self.vocab, remask)]
+                        for at, token in enumerate(state)
+                    ]
+                    for choice in itertools.product(*options):
+                        weight = chance * math.prod(w for _, w in choice)
+                        if weight:
+                            following[self.index[tuple(v for v, _ in choice)]] += probabilities[i] * weight
             probabilities = following
         clean = [self.index[x] for x in itertools.product(range(self.vocab), repeat=self.length)]
         assert math.isclose(float(probabilities[clean].sum()), 1.0, abs_tol=1e-9)

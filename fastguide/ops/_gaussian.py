@@ -1,0 +1,113 @@
+"""What ``gaussian_step`` and ``gaussian_log_ratio`` check alike, and how a kernel's status becomes an error."""
+
+from __future__ import annotations
+
+import math
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from fastguide.ops import _native
+
+_MOST = torch.finfo(torch.float32).max
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+NAMES = ("x_coefficient", "prediction_coefficient", "shift_coefficient", "sigma")
+
+Coefficient = float | Tensor
+
+
+def check_rows(name: str, rows: Tensor, like: Tensor | None) -> None:
+    """Check ``x`` (``like`` is None) or a tensor of its shape."""
+    allowed = (torch.float32,) if like is None else _FLOATS
+    if rows.dtype not in allowed:
+        wanted = "float32" if like is None else "float32, float16 or bfloat16"
+        raise TypeError(f"{name}: expected {wanted}, got {rows.dtype}")
+    if like is None:
+        if rows.dim() == 0:
+            raise ValueError(f"{name}: expected shape [U, ...], got a scalar")
+    else:
+        if rows.shape != like.shape:
+            raise ValueError(f"{name}: expected the shape of x, {list(like.shape)}, got {list(rows.shape)}")
+        if rows.device != like.device:
+            raise ValueError(f"{name}: on {rows.device}, but x is on {like.device}")
+
+
+def laid_out(rows: Tensor) -> Tensor:
+    """Return ``rows`` as the kernels read them: each contiguous, at a distance of their own."""
+    if rows.is_neg():
+        rows = rows.resolve_neg()
+    if rows.is_contiguous() or (rows.shape[0] > 0 and rows[0].is_contiguous()):
+        return rows
+    return rows.contiguous()
+
+
+def check_coefficients(
+    values: tuple[Coefficient, ...], groups: int | None, like: Tensor, least_sigma: str = "at least 0"
+) -> tuple[Tensor | None, list[float]]:
+    """Return the coefficients of `NAMES` as a float32 tensor ``[4, G]``, or as four numbers where none is a tensor.
+
+    Without ``groups`` the first tensor says how many there are. ``least_sigma``: ``"at least 0"`` or ``"above 0"``.
+    """
+    numbers = []
+    for name, value in zip(NAMES, values, strict=True):
+        if not isinstance(value, Tensor) or value.dim() == 0:
+            number = float(value)
+            if not _allowed(name, number, least_sigma):
+                raise ValueError(f"{name}: expected {_wanted(name, least_sigma)}, got {number}")
+            numbers.append(number)
+            continue
+        if not value.is_floating_point():
+            raise TypeError(f"{name}: expected a number or a floating-point tensor [G], got {value.dtype}")
+        groups = len(value) if groups is None else groups
+        if value.shape != (groups,):
+            raise ValueError(f"{name}: expected a number or shape [{groups}], one a group, got {list(value.shape)}")
+        if value.device != like.device:
+            raise ValueError(f"{name}: on {value.device}, but x is on {like.device}")
+        numbers.append(math.nan)
+    if all(number == number for number in numbers):
+        return None, numbers
+    assert groups is not None
+    rows = [
+        value.detach().to(torch.float32)
+        if isinstance(value, Tensor) and value.dim() > 0
+        else like.new_full((groups,), n)
+        for value, n in zip(values, numbers, strict=True)
+    ]
+    return torch.stack(rows), numbers
+
+
+def _allowed(name: str, number: float, least_sigma: str) -> bool:
+    if name == "sigma" and (number < 0 or (number == 0 and least_sigma == "above 0")):
+        return False
+    return abs(number) <= _MOST
+
+
+def _wanted(name: str, least_sigma: str) -> str:
+    return f"a finite number {least_sigma}" if name == "sigma" else "a finite number"
+
+
+def refuse_coefficients(coefficients: Tensor | None, least_sigma: str = "at least 0") -> None:
+    """Raise for a coefficient ``[4, G]`` that is not finite or a sigma too small."""
+    if coefficients is None:
+        return
+    allowed = coefficients.isfinite()
+    allowed[3] &= coefficients[3] > 0 if least_sigma == "above 0" else coefficients[3] >= 0
+    if not bool(allowed.all()):
+        i, g = (~allowed).nonzero()[0].tolist()
+        raise ValueError(
+            f"{NAMES[i]}: expected {_wanted(NAMES[i], least_sigma)}, got {float(coefficients[i, g])} for group {g}"
+        )
+
+
+def raise_status(
+    code: int, index: int, states: int, ancestors: Tensor | None, slots: Tensor | None, particles: int, branch: int
+) -> NoReturn:
+    """Raise the error that a kernel's status stands for (the index as ``csrc/cpu/gaussian_step.h`` numbers it)."""
+    assert code == _native.OUT_OF_RANGE
+    if index < particles and ancestors is not None:
+        raise IndexError(f"ancestors[{index}] is {int(ancestors[index])}, outside the {states} rows of x")
+    number = None if slots is None else int(slots[index - particles])
+    raise IndexError(
+        f"slots[{index - particles}] is {number}; with branch = {branch} the slots of children pass 32 bits"
+    )
