@@ -109,7 +109,7 @@ def many_groups(groups: int, m: int = 8) -> Case:
 
 def _ancestors(got: Any) -> Tensor:
     first = got[0] if isinstance(got, tuple) else got
-    return torch.as_tensor(np.asarray(first))
+    return torch.from_numpy(np.array(first))
 
 
 def _near(x: Tensor) -> Callable[[str, Any], None]:
