@@ -56,7 +56,7 @@ class Bar:
     """A ratio that has to be reached.
 
     Attributes:
-        what: the job and its size, in words.
+        what: the job and its size, in words; bars of the same words share their case.
         case: builds the case, when it is its turn.
         ours: the competitors of ours of which the best counts.
         against: in words, what they are measured against.

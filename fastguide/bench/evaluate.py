@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -15,10 +14,10 @@ from fastguide import ops
 from fastguide.bench.case import OURS, Bar, Case, Sizes, require
 from fastguide.bench.peers import numba
 from fastguide.bench.select import range_of
+from fastguide.values.compiled import MLP, Potts
 
 POTTS_PEERS = ("torch (one-hot GEMM)", "torch (gather)", "torch (embedding_bag)")
 MLP_PEERS = ("torch (whole batch)", "torch (batches of 4,096)")
-_evaluate: Any = getattr(ops, "evaluate", None)
 ROWS = 2048
 """Of a batch of the torch forms of the Potts model, whose temporaries then fit the caches."""
 
@@ -29,13 +28,6 @@ def cases(sizes: Sizes) -> Iterator[Case]:
         yield potts(n)
     for n in sizes.of([256], [2**10, 2**13, 2**17, 2**20], range_of(8, 22), 64 * 4 + 3 * 512):
         yield mlp(n)
-
-
-def _compiled(name: str, *arguments: Any) -> Any:
-    """Return a compiled value, or None where this version has none."""
-    if _evaluate is None:
-        return None
-    return getattr(import_module("fastguide.values.compiled"), name)(*arguments)
 
 
 def potts(n: int, length: int = 76, vocab: int = 20) -> Case:
@@ -66,18 +58,12 @@ def potts(n: int, length: int = 76, vocab: int = 20) -> Case:
         index = (x[:, first] * vocab).add_(x[:, second]).add_(offsets)
         return torch.nn.functional.embedding_bag(index, table, mode="sum")[:, 0] + flat[x + places].sum(1)
 
-    competitors: dict[str, Callable[[], Any]] = {}
-    absent: dict[str, str] = {}
-    value = _compiled("Potts", fields, couplings)
-    if value is None:
-        absent[OURS] = "not available"
-    else:
-        competitors[OURS] = lambda: _evaluate(value, states)
+    value: Any = Potts(fields, couplings)
+    competitors: dict[str, Callable[[], Any]] = {OURS: lambda: ops.evaluate(value, states)}
     for name, form in zip(POTTS_PEERS, (one_hot, gather, bag), strict=True):
         competitors[name] = partial(in_batches, form)
-    found, missing = numba.potts(states, fields, couplings)
+    found, absent = numba.potts(states, fields, couplings)
     competitors |= found
-    absent |= missing
     some = states[:100].double().long()
     pairs = couplings.double()[first, second, some[:, first], some[:, second]]
     expected = pairs.sum(1) + fields.double()[torch.arange(length), some].sum(1)
@@ -104,13 +90,8 @@ def mlp(n: int, widths: tuple[int, ...] = (64, 128, 128, 1)) -> Case:
                 h.relu_()
         return h[:, 0]
 
-    competitors: dict[str, Callable[[], Any]] = {}
-    absent: dict[str, str] = {}
-    value = _compiled("MLP", weights, biases)
-    if value is None:
-        absent[OURS] = "not available"
-    else:
-        competitors[OURS] = lambda: _evaluate(value, x)
+    value: Any = MLP(weights, biases)
+    competitors: dict[str, Callable[[], Any]] = {OURS: lambda: ops.evaluate(value, x)}
     competitors[MLP_PEERS[0]] = lambda: forward(x)
     competitors[MLP_PEERS[1]] = lambda: torch.cat([forward(part) for part in torch.split(x, 4096)])
     h = x[:100].double()
@@ -122,7 +103,7 @@ def mlp(n: int, widths: tuple[int, ...] = (64, 128, 128, 1)) -> Case:
     def check(name: str, got: Any) -> None:
         _agree(got, expected, n)
 
-    return Case("evaluate", "MLP 64-128-128-1", n, competitors, n * (4 * widths[0] + 4), check, {}, absent)
+    return Case("evaluate", "MLP 64-128-128-1", n, competitors, n * (4 * widths[0] + 4), check)
 
 
 def _agree(got: Tensor, expected: Tensor, n: int) -> None:

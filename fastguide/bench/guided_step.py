@@ -20,11 +20,9 @@ charged to it.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,12 +32,10 @@ from torch import Tensor
 from fastguide import ops
 from fastguide.bench.case import OURS, Bar, Case, Sizes, require
 from fastguide.bench.peers import torch as torch_peer
+from fastguide.values.compiled import PositionWeightMatrix, Quadratic
 
 EAGER, TUTORIAL, DENOISER = "torch (eager)", "tutorial's manner", "the denoiser alone"
-_evaluate: Any = getattr(ops, "evaluate", None)
-_reweight_select: Any = ops.reweight_select
 _gaussian_step: Any = getattr(ops, "gaussian_step", None)
-FUSED = "states" in inspect.signature(_reweight_select).parameters
 
 
 class Stepped(NamedTuple):
@@ -113,10 +109,8 @@ class Masked:
 
     @cached_property
     def compiled_reward(self) -> Any:
-        """The same as a compiled value, or None where this version has none."""
-        if _evaluate is None:
-            return None
-        return import_module("fastguide.values.compiled").PositionWeightMatrix(self.scores)
+        """The same as a compiled value."""
+        return PositionWeightMatrix(self.scores)
 
     def denoise(self, tokens: Tensor) -> Tensor:
         """Return the children's prediction: computed, or as it was given."""
@@ -128,13 +122,9 @@ class Masked:
             self.tokens, self.logits, reveal_probability=self.reveal, ancestors=self.ancestors, seed=1
         )[:, 0]
         clean = ops.masked_mode(children, self.denoise(children))
-        given: tuple[Any, ...] = (self.log_weights, self.values, self.values, BETA, BETA)
-        if FUSED and self.compiled_reward is not None:
-            given = (self.log_weights, self.compiled_reward, *given[2:])
-            out = _reweight_select(*given, states=clean, ess_threshold=1.0, seed=1)
-        else:
-            values = self.reward(clean) if self.compiled_reward is None else _evaluate(self.compiled_reward, clean)
-            out = _reweight_select(self.log_weights, values, *given[2:], ess_threshold=1.0, seed=1)
+        out = ops.reweight_select(
+            self.log_weights, self.compiled_reward, self.values, BETA, BETA, states=clean, ess_threshold=1.0, seed=1
+        )
         return Stepped(children, out.log_weights, out.values, out.ancestors)
 
     def eager(self) -> Stepped:
@@ -222,10 +212,8 @@ class Gaussian:
 
     @cached_property
     def compiled_reward(self) -> Any:
-        """The same as a compiled value, or None where this version has none."""
-        if _evaluate is None:
-            return None
-        return import_module("fastguide.values.compiled").Quadratic(torch.full((self.d,), -0.5), self.center)
+        """The same as a compiled value."""
+        return Quadratic(torch.full((self.d,), -0.5), self.center)
 
     def ours(self) -> Stepped:
         """The kernels, as one who owns his loop calls them."""
@@ -240,14 +228,9 @@ class Gaussian:
             seed=1,
         )[:, 0]
         clean = self.denoise(children)
-        given: tuple[Any, ...] = (self.values, BETA, BETA)
-        if FUSED and self.compiled_reward is not None:
-            out = _reweight_select(
-                self.log_weights, self.compiled_reward, *given, states=clean, ess_threshold=1.0, seed=1
-            )
-        else:
-            values = self.reward(clean) if self.compiled_reward is None else _evaluate(self.compiled_reward, clean)
-            out = _reweight_select(self.log_weights, values, *given, ess_threshold=1.0, seed=1)
+        out = ops.reweight_select(
+            self.log_weights, self.compiled_reward, self.values, BETA, BETA, states=clean, ess_threshold=1.0, seed=1
+        )
         return Stepped(children, out.log_weights, out.values, out.ancestors)
 
     def eager(self) -> Stepped:

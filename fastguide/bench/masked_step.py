@@ -9,7 +9,6 @@ The torch forms draw float32 uniforms, which cannot reach tokens below about 1e-
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -22,8 +21,6 @@ from fastguide.bench.case import OURS, Bar, Case, Sizes, require
 from fastguide.bench.peers import torch as torch_peer
 
 INTO = f"{OURS}, out="
-_masked_step: Any = ops.masked_step
-HAS_OUT = "out" in inspect.signature(_masked_step).parameters
 DRAWS = {
     "Gumbel": torch_peer.draw_gumbel,
     "exponential race": torch_peer.draw_race,
@@ -60,22 +57,18 @@ def proposing(n: int, length: int, vocab: int, masked: float, probability: float
     tokens, logits, generator = _states(n, length, vocab, masked)
     ancestors = torch.randint(0, n, (n,), generator=generator).sort().values
     given = (tokens, logits, ancestors, probability)
+    settings: Any = {"ancestors": ancestors, "reveal_probability": probability}
+    out = tokens.new_empty(n, 1, length)
     competitors: dict[str, Callable[[], Any]] = {
-        OURS: lambda: ops.masked_step(tokens, logits, ancestors=ancestors, reveal_probability=probability)[:, 0]
+        OURS: lambda: ops.masked_step(tokens, logits, **settings)[:, 0],
+        INTO: lambda: ops.masked_step(tokens, logits, **settings, out=out)[:, 0],
     }
-    absent = {}
-    if HAS_OUT:
-        out = tokens.new_empty(n, 1, length)
-        competitors[INTO] = lambda: _masked_step(
-            tokens, logits, ancestors=ancestors, reveal_probability=probability, out=out
-        )[:, 0]
-    else:
-        absent[INTO] = "not available"
     for name, draw in DRAWS.items():
         competitors[f"torch (sparse, {name})"] = partial(torch_peer.sparse, *given, draw)
     competitors[SPARSE[-1]] = torch_peer.Sparse(*given)
     competitors[TUTORIAL[0]] = lambda: torch_peer.everywhere(*given, torch_peer.tutorial_gumbel)
-    competitors[TUTORIAL[1]] = lambda: torch_peer.everywhere(*given, torch_peer.tutorial_multinomial)
+    if vocab < 1000:  # beyond, the slower of the two by far, and half a minute a call
+        competitors[TUTORIAL[1]] = lambda: torch_peer.everywhere(*given, torch_peer.tutorial_multinomial)
     parents = tokens[ancestors]
     free = int((parents == vocab).sum())
 
@@ -98,7 +91,7 @@ def proposing(n: int, length: int, vocab: int, masked: float, probability: float
     # Tokens read and written, a row of logits read where a token is drawn.
     moved = 2 * 8 * n * length + int(free * probability * vocab * 4)
     size = {"length": length, "vocab": vocab, "masked": masked, "reveal": probability}
-    return Case("masked_step", f"L {length}, V {vocab}", n, competitors, moved, check, size, absent)
+    return Case("masked_step", f"L {length}, V {vocab}", n, competitors, moved, check, size)
 
 
 def branching(n: int, length: int, vocab: int, masked: float, probability: float) -> Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,15 +123,21 @@ def _label(axes: Any, ends: Sequence[tuple[int, float, Line]]) -> None:
     if not ends:
         return
     low, high = axes.get_ylim()
-    gap = (high / low) ** 0.052
+    gap = 0.052 * math.log(high / low)
+    ends = sorted(ends, key=lambda end: end[1])
+    # Labels that would overlap form a block, which stands around the mean of its lines' ends.
+    blocks: list[list[float]] = []
+    for _, seconds, _ in ends:
+        blocks.append([math.log(seconds)])
+        while len(blocks) > 1 and _foot(blocks[-1], gap) < _foot(blocks[-2], gap) + gap * len(blocks[-2]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    heights = [_foot(block, gap) + gap * i for block in blocks for i in range(len(block))]
     last = max(n for n, _, _ in ends)
-    at = 0.0
-    for n, seconds, line in sorted(ends, key=lambda end: end[1]):
-        at = max(seconds, at * gap)
+    for (n, seconds, line), height in zip(ends, heights, strict=True):
         axes.annotate(
             line.label,
             (n, seconds),
-            xytext=(last * 1.35, at),
+            xytext=(last * 1.35, math.exp(height)),
             textcoords="data",
             va="center",
             fontsize=9.5,
@@ -138,3 +145,7 @@ def _label(axes: Any, ends: Sequence[tuple[int, float, Line]]) -> None:
             fontweight="bold" if line.names[0] == OURS else "normal",
             annotation_clip=False,
         )
+
+
+def _foot(block: Sequence[float], gap: float) -> float:
+    return sum(block) / len(block) - gap * (len(block) - 1) / 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,36 +57,43 @@ def measure(case: Case, *, rounds: int = ROUNDS) -> Outcome:
         WrongResultError: ours is wrong.
     """
     absent = dict(case.absent)
-    good = {}
+    good, first = {}, {}
     for name, call in case.competitors.items():
+        begin = time.perf_counter()
         try:
-            case.check(name, call())
+            got = call()
+            first[name] = time.perf_counter() - begin
+            case.check(name, got)
         except (WrongResultError, RuntimeError) as error:
             if name.startswith(OURS):
                 raise WrongResultError(f"{case.op}, {case.job}, N = {case.n}: {name}: {error}") from error
             absent[name] = f"{'wrong result' if isinstance(error, WrongResultError) else 'fails'}: {error}"
         else:
             good[name] = call
-    return Outcome(replace(case, competitors=good, absent=absent), alternate(good, rounds=rounds))
+        got = None  # a large result is not held while others are timed
+    return Outcome(replace(case, competitors=good, absent=absent), alternate(good, rounds=rounds, known=first))
 
 
-def check_bar(bar: Bar, copy: float, *, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Measure what a bar is about and say whether it is met."""
+def check_bars(bars: Sequence[Bar], copy: float, *, rounds: int = ROUNDS) -> list[dict[str, Any]]:
+    """Measure the case that some bars share, and say which are met."""
+    built = bars[0].case()
+    wanted = {OURS, *(name for bar in bars for name in (*bar.ours, *bar.peers))}
+    outcome = (
+        measure(built.only(sorted(wanted)), rounds=rounds) if OURS in built.competitors else Outcome(built, Times({}))
+    )
+    return [_bar(bar, outcome, copy) for bar in bars]
+
+
+def _bar(bar: Bar, outcome: Outcome, copy: float) -> dict[str, Any]:
     head: dict[str, Any] = {"what": bar.what, "against": bar.against, "bar": bar.bar, "at_most": bar.at_most}
-    built = bar.case()
-    ours = [name for name in bar.ours if name in built.competitors]
-    if not ours:
-        return {**head, "met": None, "why": "; ".join(built.absent.get(n, "not available") for n in bar.ours)}
-    if not any(name in built.competitors for name in bar.peers):
-        return {**head, "met": None, "why": "; ".join(built.absent.get(n, f"{n} is absent") for n in bar.peers)}
-    outcome = measure(built.only([OURS, *ours, *bar.peers]), rounds=rounds)
-    times = outcome.times
-    peers = [name for name in bar.peers if name in times.seconds]
-    if not peers:
-        return {**head, "met": None, "why": "; ".join(f"{n}: {outcome.case.absent[n]}" for n in bar.peers)}
+    times, absent = outcome.times, outcome.case.absent
+    ours, peers = ([name for name in names if name in times.seconds] for names in (bar.ours, bar.peers))
+    if not ours or not peers:
+        lacking = bar.peers if ours else bar.ours
+        return {**head, "met": None, "why": "; ".join(f"{n}: {absent.get(n, 'absent')}" for n in lacking)}
     mine, theirs = min(ours, key=times.median), min(peers, key=times.median)
     ratio = times.ratio(mine, theirs) if bar.at_most else times.ratio(theirs, mine)
-    rate = built.moved / times.median(mine)
+    rate = outcome.case.moved / times.median(mine)
     return {
         **head,
         "met": ratio.median <= bar.bar if bar.at_most else ratio.median >= bar.bar,
@@ -94,7 +103,7 @@ def check_bar(bar: Bar, copy: float, *, rounds: int = ROUNDS) -> dict[str, Any]:
         "seconds": times.median(mine),
         "peer": theirs,
         "peer_seconds": times.median(theirs),
-        "of_copy": rate / copy if built.moved else None,
-        "absent": {name: why for name, why in outcome.case.absent.items() if name in bar.peers},
-        "all_seconds": times.medians,
+        "of_copy": rate / copy if outcome.case.moved else None,
+        "absent": {name: why for name, why in absent.items() if name in bar.peers},
+        "all_seconds": {name: times.median(name) for name in (*ours, *peers)},
     }

@@ -7,7 +7,6 @@ allows and float32 prefix sums lose.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,8 +23,6 @@ from fastguide.bench.peers import numpy as numpy_peer
 from fastguide.bench.peers import torch as torch_peer
 
 INTO = f"{OURS}, out="
-_select: Any = ops.select
-HAS_OUT = "out" in inspect.signature(_select).parameters
 PARTICLES = particles.NAMES
 SEARCH, SEARCH_OUT, COUNTS = "torch (searchsorted)", "torch (searchsorted, out=)", "torch (repeat_interleave, out=)"
 TORCH = (SEARCH, SEARCH_OUT, COUNTS)
@@ -51,13 +48,12 @@ def range_of(first: int, last: int) -> list[int]:
 def one_group(rule: str, n: int, dtype: torch.dtype = torch.float32) -> Case:
     """N draws from N standard normal log-weights."""
     x = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=dtype)
-    competitors: dict[str, Callable[[], Any]] = {OURS: lambda: ops.select(x, rule=rule)}
+    kept = ops.select(x, rule=rule)
+    competitors: dict[str, Callable[[], Any]] = {
+        OURS: lambda: ops.select(x, rule=rule),
+        INTO: lambda: ops.select(x, rule=rule, out=kept),
+    }
     absent: dict[str, str] = {}
-    if HAS_OUT:
-        kept = ops.select(x, rule=rule)
-        competitors[INTO] = lambda: _select(x, rule=rule, out=kept)
-    else:
-        absent[INTO] = "not available"
     if rule == "systematic":
         competitors[SEARCH] = lambda: torch_peer.systematic(x)
         competitors[SEARCH_OUT] = torch_peer.Systematic(x, search=True)
@@ -88,14 +84,10 @@ def one_group(rule: str, n: int, dtype: torch.dtype = torch.float32) -> Case:
 def many_groups(groups: int, m: int = 8) -> Case:
     """One draw from each of ``groups`` rows of 8 log-weights, the selection of SVDD."""
     x = torch.randn(groups, m, generator=torch.Generator().manual_seed(0))
-    competitors: dict[str, Callable[[], Any]] = {OURS: lambda: ops.select(x, 1, rule="multinomial")}
-    absent = {}
-    if HAS_OUT:
-        kept = ops.select(x, 1, rule="multinomial")
-        competitors[INTO] = lambda: _select(x, 1, rule="multinomial", out=kept)
-    else:
-        absent[INTO] = "not available"
-    competitors |= {
+    kept = ops.select(x, 1, rule="multinomial")
+    competitors: dict[str, Callable[[], Any]] = {
+        OURS: lambda: ops.select(x, 1, rule="multinomial"),
+        INTO: lambda: ops.select(x, 1, rule="multinomial", out=kept),
         "torch.multinomial, batched": lambda: torch_peer.batched_multinomial(x),
         "torch (Gumbel argmax)": lambda: torch_peer.gumbel_argmax(x),
         "torch (exponential race)": lambda: torch_peer.exponential_race(x),
@@ -112,12 +104,12 @@ def many_groups(groups: int, m: int = 8) -> Case:
         require(abs(mean - expected) < 6 / groups**0.5, f"mean log-weight {mean:.4f} and not {expected:.4f}")
 
     moved = groups * (4 * m + 4)
-    return Case("select", "one of 8, many groups", groups, competitors, moved, check, {"m": m, "k": 1}, absent)
+    return Case("select", "one of 8, many groups", groups, competitors, moved, check, {"m": m, "k": 1})
 
 
 def _ancestors(got: Any) -> Tensor:
     first = got[0] if isinstance(got, tuple) else got
-    return torch.as_tensor(np.asarray(first))
+    return torch.from_numpy(np.array(first))
 
 
 def _near(x: Tensor) -> Callable[[str, Any], None]:

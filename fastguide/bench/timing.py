@@ -17,6 +17,8 @@ import torch
 ROUNDS = 15
 COPY_BYTES = 2**28
 """Read and written by one turn of the copy: far beyond the caches."""
+LONG = 1.0
+"""Seconds from which on a call is warmed up by one other, not two."""
 PACKAGES = ("torch", "numpy", "numba", "particles", "blackjax", "jax", "jaxlib")
 
 
@@ -69,22 +71,25 @@ def alternate(
     *,
     rounds: int = ROUNDS,
     target: float = 0.02,
-    budget: float = 4.0,
+    budget: float = 3.0,
+    known: Mapping[str, float] | None = None,
 ) -> Times:
     """Time competitors in turn.
 
     Args:
         competitors: what to call, by name. Each is called twice first, so that compilation and page faults are paid (once
-            where a call takes a second and more).
+            where a call takes `LONG` and more).
         rounds: rounds in which every competitor has one turn, in alternating direction.
         target: seconds a turn lasts at least; short calls are repeated to fill it.
         budget: seconds that one competitor may take in all; a slower one takes part in fewer rounds, spread evenly, and in
             three at least.
+        known: seconds that a call of a competitor took already; where that is `LONG` and more, it is not called first.
     """
     repeats, turns = {}, {}
     for name, call in competitors.items():
-        once = _seconds(call, 1)
-        once = _seconds(call, 1) if once < 1.0 else once
+        once = (known or {}).get(name, 0.0)
+        for _ in range(2):
+            once = _seconds(call, 1) if once < LONG else once
         repeats[name] = max(1, int(target / max(once, 1e-7)))
         turns[name] = min(rounds, max(3, int(budget / (once * repeats[name]))))
     seconds: dict[str, dict[int, float]] = {name: {} for name in competitors}

@@ -99,19 +99,36 @@ def test_bars_take_the_best_of_each_side() -> None:
     case = Case(
         "op", "job", 4, {OURS: _slowly(3), "ours, out": _slowly(1), "a": _slowly(40), "b": _slowly(20)}, 100, _any
     )
-    found = run.check_bar(Bar("job", lambda: case, "peers", ("a", "b"), 8.0, (OURS, "ours, out")), 1e9, rounds=3)
+    found = _check(Bar("job", lambda: case, "peers", ("a", "b"), 8.0, (OURS, "ours, out")))
     assert (found["ours"], found["peer"]) == ("ours, out", "b")
     assert found["met"]
-    assert not run.check_bar(Bar("job", lambda: case, "peers", ("a", "b"), 99.0), 1e9, rounds=3)["met"]
+    assert not _check(Bar("job", lambda: case, "peers", ("a", "b"), 99.0))["met"]
     most = Bar("job", lambda: case, "b", ("b",), 0.5, at_most=True)
-    assert run.check_bar(most, 1e9, rounds=3)["ratio"] < 0.5
+    assert _check(most)["ratio"] < 0.5
 
 
 def test_a_bar_without_a_peer_says_so() -> None:
     case = Case("op", "job", 4, {OURS: _slowly(1)}, 0, _any, absent={"peer": "not installed"})
-    found = run.check_bar(Bar("job", lambda: case, "peer", ("peer",), 2.0), 1e9, rounds=3)
+    found = _check(Bar("job", lambda: case, "peer", ("peer",), 2.0))
     assert found["met"] is None
-    assert found["why"] == "not installed"
+    assert found["why"] == "peer: not installed"
+
+
+def test_bars_of_one_case_share_its_measurement() -> None:
+    built = []
+
+    def build() -> Case:
+        built.append(1)
+        return Case("op", "job", 4, {OURS: _slowly(1), "a": _slowly(20), "b": _slowly(10)}, 0, _any)
+
+    first, second = run.check_bars([Bar("job", build, n, (n,), 2.0) for n in ("a", "b")], 1e9, rounds=3)
+    assert len(built) == 1
+    assert first["seconds"] == second["seconds"]
+    assert (first["peer"], second["peer"]) == ("a", "b")
+
+
+def _check(bar: Bar) -> dict[str, Any]:
+    return run.check_bars([bar], 1e9, rounds=3)[0]
 
 
 def _slowly(times: int) -> Any:
