@@ -17,6 +17,7 @@ def run(code: str, timeout: float = 60.0) -> str:
 
 # Each takes far more than two seconds on any processor, in one call.
 LONG_CALLS = {
+    "evaluate": "ops.evaluate(POTTS, torch.zeros(1 << 17, 1024, dtype=torch.uint8))",
     "select of many rows": "ops.select(torch.zeros(1, 1, 1 << 16).expand(1 << 9, 8, 1 << 16), rule='gumbel_topk', k=1 << 8)",
     "masked_mode": "ops.masked_mode(torch.full((1, 1), 1 << 17).expand(1 << 19, 1), LOGITS)",
     "masked_step of few tokens": (
@@ -29,6 +30,8 @@ LONG_CALLS = {
 INTERRUPTED = """
 import os, signal, threading, time, torch
 from fastguide import ops
+from fastguide.values import compiled
+POTTS = compiled.Potts(torch.zeros(1024, 2), torch.zeros(1024, 1024, 2, 2))
 LOGITS = torch.zeros(1, 1, 1 << 17).expand(1 << 19, 1, 1 << 17)
 LOGITS_400 = torch.zeros(1, 1, 400).expand(1, 1 << 20, 400)
 {handler}

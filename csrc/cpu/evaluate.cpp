@@ -1,6 +1,7 @@
 #include "cpu/evaluate.h"
 
 #include "cpu/crew.h"
+#include "cpu/interrupt.h"
 #include "cpu/value_rows.h"
 
 namespace fg::FG_LEVEL {
@@ -21,6 +22,7 @@ Status evaluate(const EvaluateArgs& a) {
   std::int64_t run = (a.rows + 4 * threads - 1) / (4 * threads);
   run = threads == 1 || run > kValueRows ? kValueRows : (run + 15) / 16 * 16;
   const std::int64_t runs = (a.rows + run - 1) / run;
+  Interrupt interrupt;
   Status first;
 #pragma omp parallel num_threads(threads)
   {
@@ -30,13 +32,13 @@ Status evaluate(const EvaluateArgs& a) {
 #pragma omp for schedule(dynamic)
     for (std::int64_t i = 0; i < runs; ++i) {
       const std::int64_t begin = i * run, count = begin + run < a.rows ? run : a.rows - begin;
-      if (memory.data != nullptr)
+      if (memory.data != nullptr && !interrupt.requested())
         keep_first(own, value_rows(a, begin, count, a.out + begin, memory.data));
     }
 #pragma omp critical(fastguide_evaluate)
     keep_first(first, own);
   }
-  return first;
+  return interrupt.requested() ? Status{Code::interrupted, -1} : first;
 }
 
 } // namespace fg::FG_LEVEL

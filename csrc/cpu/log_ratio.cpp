@@ -11,6 +11,7 @@
 
 #include "core/categorical.h"
 #include "core/log.h"
+#include "cpu/interrupt.h"
 #include "cpu/kernels.h"
 #include "cpu/open_positions.h"
 #include "cpu/token_row.h"
@@ -69,8 +70,11 @@ double gaussian_ratio(const float* child, const float* x, const Prediction* pred
 template <typename Prediction, typename Shift> Status gaussian(const GaussianLogRatioArgs& a) {
   const std::int64_t children = a.particles * a.branch, per_group = a.particles / a.groups;
   const int threads = children * a.size < 8192 ? 1 : a.threads;
+  Interrupt interrupt;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (std::int64_t c = 0; c < children; ++c) {
+    if (interrupt.requested())
+      continue;
     const std::int64_t particle = c / a.branch;
     const std::int64_t state = a.ancestors.data ? a.ancestors[particle] : particle;
     a.ratios[c] = gaussian_ratio(
@@ -78,7 +82,7 @@ template <typename Prediction, typename Shift> Status gaussian(const GaussianLog
         static_cast<const Prediction*>(a.prediction.data) + state * a.prediction.stride,
         static_cast<const Shift*>(a.shift.data) + state * a.shift.stride, a, particle / per_group);
   }
-  return {};
+  return interrupt.requested() ? Status{Code::interrupted, -1} : Status{};
 }
 
 template <typename Prediction> Status gaussian_shifted(const GaussianLogRatioArgs& a) {
@@ -125,7 +129,8 @@ public:
       Trouble mine;
 #pragma omp for schedule(static)
       for (std::int64_t p = 0; p < a.particles; ++p)
-        mark(p, mine);
+        if (!interrupt.requested())
+          mark(p, mine);
 #pragma omp critical(fastguide_log_ratio)
       ranges.key = mine.key < ranges.key ? mine.key : ranges.key;
     }
@@ -133,6 +138,8 @@ public:
       return ranges.status();
     const Status measured = a.vocab <= kTokenBlock ? measure_all<NarrowRow<Logit>>(threads)
                                                    : measure_all<WideRow<Logit>>(threads);
+    if (interrupt.requested())
+      return {Code::interrupted, -1};
     if (measured.code != Code::ok)
       return measured;
 #pragma omp parallel num_threads(threads)
@@ -140,16 +147,17 @@ public:
       Trouble mine;
 #pragma omp for schedule(static)
       for (std::int64_t p = 0; p < a.particles; ++p)
-        for (std::int64_t c = p * a.branch; c < (p + 1) * a.branch; ++c)
+        for (std::int64_t c = p * a.branch; c < (p + 1) * a.branch && !interrupt.requested(); ++c)
           a.ratios[c] = ratio(p, c, mine);
 #pragma omp critical(fastguide_log_ratio)
       tokens.key = mine.key < tokens.key ? mine.key : tokens.key;
     }
-    return tokens.status();
+    return interrupt.requested() ? Status{Code::interrupted, -1} : tokens.status();
   }
 
 private:
   const MaskedLogRatioArgs& a;
+  Interrupt interrupt;
   std::int64_t rows;
   Zeros<unsigned char> needed; // whether a child needs the row
   Zeros<double> sums;          // log of the sum of its weights with the shift over that without
@@ -224,7 +232,7 @@ private:
 #pragma omp for schedule(dynamic, 1 + 4096 / a.vocab)
       for (std::int64_t r = 0; r < rows; ++r) {
         fetch(r + kAhead);
-        if (reader.complete() && needed.data[r])
+        if (reader.complete() && needed.data[r] && !interrupt.requested())
           measure(r, reader, mine);
       }
 #pragma omp critical(fastguide_log_ratio)

@@ -32,7 +32,8 @@ private:
   std::uint64_t state_ = 0xCBF29CE484222325u;
 };
 
-// The given bytes first, so that a fuzzer steers by them, then pseudo-random ones that they determine.
+// The given bytes first, so that a fuzzer steers by them, then pseudo-random ones that they determine. C++
+// leaves open which argument of a call is evaluated first: take one thing a call, or compilers will disagree.
 class Bytes {
 public:
   Bytes(const std::uint8_t* data, std::size_t n) : data_(data), left_(n) {
@@ -57,7 +58,12 @@ public:
   bool chance(int percent) { return in(0, 99) < percent; }
   double uniform() { return static_cast<double>(word(4)) * 0x1p-32; }
   // Of variance 1, bounded; no library call, which could differ between platforms.
-  double normal() { return (uniform() + uniform() + uniform() - 1.5) * 2.0; }
+  double normal() {
+    double sum = uniform();
+    sum += uniform();
+    sum += uniform();
+    return (sum - 1.5) * 2.0;
+  }
   // A size from 1 on: mostly small, at times about a block's, seldom enough for a team of threads.
   std::int64_t size(std::int64_t large) {
     const std::int64_t kind = in(0, 31);

@@ -19,8 +19,8 @@ struct Problem {
   bool moved, own_slots, each;
 
   explicit Problem(Bytes& bytes)
-      : states(bytes.in(1, 5)), particles(0), groups(bytes.in(1, 3)), branch(bytes.in(1, 4)),
-        size(bytes.size(6000)), ancestors(indices(bytes, groups * bytes.in(0, 5), states, bytes.chance(5))),
+      : states(bytes.in(1, 5)), particles(bytes.in(0, 5)), groups(bytes.in(1, 3)), branch(bytes.in(1, 4)),
+        size(bytes.size(6000)), ancestors(indices(bytes, groups * particles, states, bytes.chance(5))),
         slots(indices(bytes, std::max(states, static_cast<std::int64_t>(ancestors.size())), 1000,
                       bytes.chance(5))),
         ancestor_numbers(ancestors, bytes.chance(50)), slot_numbers(slots, bytes.chance(50)),
