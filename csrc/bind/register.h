@@ -22,8 +22,8 @@ template <typename T> T* pointer(std::uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-// Runs a kernel, without the interpreter lock unless it is to be kept. Where its code is `interrupted`, what a
-// signal handler raised meanwhile is set as Python's exception.
+// Runs a kernel, without the interpreter lock unless it is to be kept. Where its code is `interrupted`, what
+// a signal handler raised meanwhile is set as Python's exception.
 template <typename Args> Status launch(Status (*kernel)(const Args&), Args& args, bool keep_lock = false) {
   if (forked())
     args.threads = 1;

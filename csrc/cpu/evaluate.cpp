@@ -1,6 +1,7 @@
 #include "cpu/evaluate.h"
 
 #include "cpu/crew.h"
+#include "cpu/interrupt.h"
 #include "cpu/value_rows.h"
 
 namespace fg::FG_LEVEL {
@@ -22,6 +23,7 @@ Status evaluate(const EvaluateArgs& a) {
   run = threads == 1 || run > kValueRows ? kValueRows : (run + 15) / 16 * 16;
   const std::int64_t runs = (a.rows + run - 1) / run;
   Status first;
+  Interrupt interrupt;
 #pragma omp parallel num_threads(threads)
   {
     alignas(64) char stack[kStack];
@@ -29,6 +31,8 @@ Status evaluate(const EvaluateArgs& a) {
     Status own = memory.data != nullptr ? Status{} : Status{Code::out_of_memory, -1};
 #pragma omp for schedule(dynamic)
     for (std::int64_t i = 0; i < runs; ++i) {
+      if (interrupt.requested())
+        continue;
       const std::int64_t begin = i * run, count = begin + run < a.rows ? run : a.rows - begin;
       if (memory.data != nullptr)
         keep_first(own, value_rows(a, begin, count, a.out + begin, memory.data));
@@ -36,7 +40,7 @@ Status evaluate(const EvaluateArgs& a) {
 #pragma omp critical(fastguide_evaluate)
     keep_first(first, own);
   }
-  return first;
+  return interrupt.requested() ? Status{Code::interrupted, -1} : first;
 }
 
 } // namespace fg::FG_LEVEL

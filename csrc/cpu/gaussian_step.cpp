@@ -6,6 +6,7 @@
 // holds the children of several particles, as long as they are of one group and so of one key.
 #include "cpu/gaussian_step.h"
 
+#include "cpu/interrupt.h"
 #include "cpu/kernels.h"
 #include "cpu/normal.h"
 #include "cpu/open_positions.h"
@@ -30,8 +31,8 @@ template <typename T> FG_HD Floats load_some(const T* from, std::int64_t n) {
 
 template <typename Prediction, typename Shift> class Task {
 public:
-  explicit Task(const GaussianArgs& args)
-      : a(args), per_group(args.particles / args.groups), blocks((args.size + 3) / 4),
+  Task(const GaussianArgs& args, Interrupt& of_call)
+      : a(args), interrupt(of_call), per_group(args.particles / args.groups), blocks((args.size + 3) / 4),
         tiles_of_row((args.size + kTile - 1) / kTile),
         streamed(args.particles * args.branch * args.size * 4 >= kStreamed) {}
 
@@ -50,6 +51,7 @@ public:
 
 private:
   const GaussianArgs& a;
+  Interrupt& interrupt;
   std::int64_t per_group, blocks, tiles_of_row; // blocks: of a row
   bool streamed;
 
@@ -136,7 +138,7 @@ private:
   void large_rows(std::int64_t first, std::int64_t last) const {
     alignas(64) float noise[kTile];
     const std::uint32_t step = counter_word(a.step, Stream::noise);
-    for (std::int64_t t = first; t < last; ++t) {
+    for (std::int64_t t = first; t < last && !interrupt.requested(); ++t) {
       const std::int64_t particle = t / tiles_of_row, from = t % tiles_of_row * kTile;
       const std::int64_t group = particle / per_group, n = a.size - from < kTile ? a.size - from : kTile;
       const std::int64_t next = t + 1 < last ? t + 1 : t;
@@ -174,7 +176,7 @@ private:
     alignas(64) std::uint64_t slots[kBlocks + kAtOnce] = {}, positions[kBlocks + kAtOnce] = {};
     const std::uint32_t step = counter_word(a.step, Stream::noise);
     const std::int64_t children_of_group = per_group * a.branch, together = kBlocks / blocks;
-    for (std::int64_t begin = first; begin < last;) {
+    for (std::int64_t begin = first; begin < last && !interrupt.requested();) {
       const std::int64_t group = begin / children_of_group, end_of_group = (group + 1) * children_of_group;
       std::int64_t end = begin + together < last ? begin + together : last;
       end = end < end_of_group ? end : end_of_group;
@@ -222,12 +224,13 @@ Status check(const GaussianArgs& a) {
 
 // A nanosecond an element; a team of threads costs some microseconds.
 template <typename Prediction, typename Shift> Status step(const GaussianArgs& a) {
-  const Task<Prediction, Shift> task(a);
+  Interrupt interrupt;
+  const Task<Prediction, Shift> task(a, interrupt);
   const int threads = a.particles * a.branch * a.size < 8192 ? 1 : a.threads;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int t = 0; t < threads; ++t)
     task.run(t, threads);
-  return {};
+  return interrupt.requested() ? Status{Code::interrupted, -1} : Status{};
 }
 
 template <typename Prediction> Status step_shifted(const GaussianArgs& a) {

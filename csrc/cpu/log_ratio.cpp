@@ -11,6 +11,7 @@
 
 #include "core/categorical.h"
 #include "core/log.h"
+#include "cpu/interrupt.h"
 #include "cpu/kernels.h"
 #include "cpu/open_positions.h"
 #include "cpu/token_row.h"
@@ -69,8 +70,11 @@ double gaussian_ratio(const float* child, const float* x, const Prediction* pred
 template <typename Prediction, typename Shift> Status gaussian(const GaussianLogRatioArgs& a) {
   const std::int64_t children = a.particles * a.branch, per_group = a.particles / a.groups;
   const int threads = children * a.size < 8192 ? 1 : a.threads;
+  Interrupt interrupt;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (std::int64_t c = 0; c < children; ++c) {
+    if (interrupt.requested())
+      continue;
     const std::int64_t particle = c / a.branch;
     const std::int64_t state = a.ancestors.data ? a.ancestors[particle] : particle;
     a.ratios[c] = gaussian_ratio(
@@ -78,7 +82,7 @@ template <typename Prediction, typename Shift> Status gaussian(const GaussianLog
         static_cast<const Prediction*>(a.prediction.data) + state * a.prediction.stride,
         static_cast<const Shift*>(a.shift.data) + state * a.shift.stride, a, particle / per_group);
   }
-  return {};
+  return interrupt.requested() ? Status{Code::interrupted, -1} : Status{};
 }
 
 template <typename Prediction> Status gaussian_shifted(const GaussianLogRatioArgs& a) {
@@ -217,12 +221,18 @@ private:
     const RowSettings settings{a.inverse_temperature, a.vocab, a.top_k, a.top_p};
     Trouble trouble;
     bool lacking = false;
+    Interrupt interrupt;
 #pragma omp parallel num_threads(threads)
     {
       Trouble mine;
       Row reader(settings);
+      bool stopped = false;
 #pragma omp for schedule(dynamic, 1 + 4096 / a.vocab)
       for (std::int64_t r = 0; r < rows; ++r) {
+        if (r % kAhead == 0 && interrupt.requested())
+          stopped = true;
+        if (stopped)
+          continue;
         fetch(r + kAhead);
         if (reader.complete() && needed.data[r])
           measure(r, reader, mine);
@@ -233,6 +243,8 @@ private:
         lacking |= !reader.complete();
       }
     }
+    if (interrupt.requested())
+      return {Code::interrupted, -1};
     return lacking ? Status{Code::out_of_memory, -1} : trouble.status();
   }
 

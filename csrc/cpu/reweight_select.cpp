@@ -76,14 +76,15 @@ void reweight(const void* context, std::int64_t first, std::int64_t last) {
 // tile is at hand. Values that cannot be computed are NaN, and so is everything from the first of them on.
 template <typename Real>
 void evaluate_and_update(const ReweightSelectArgs& a, const Particles<Real>& p, const Update& update,
-                         std::int64_t offset, std::int64_t first, std::int64_t last) {
+                         const Team& team, std::int64_t offset) {
+  const std::int64_t first = team.first(a.items), last = team.last(a.items); // finer than whole blocks
   alignas(64) char stack[kStack];
   const Memory memory(stack, value_bytes(*a.value));
   float tile[kValueRows];
   for (std::int64_t i = first; i < last; i += kValueRows) {
     const std::int64_t count = i + kValueRows < last ? kValueRows : last - i;
     std::int64_t valid = 0;
-    if (memory.data != nullptr) {
+    if (memory.data != nullptr && !(team.interrupt != nullptr && team.interrupt->requested())) {
       const Status status = value_rows(*a.value, offset + i, count, tile, memory.data);
       valid = status.code == Code::ok             ? count
               : status.code == Code::out_of_range ? status.index / a.value->columns - offset - i
@@ -126,8 +127,8 @@ Status reweight_select_group(const ReweightSelectArgs& a, const Team& team, std:
   const Particles<Real>& particles = reweighting.particles;
   const Range range(team, a.items);
   Update update{a.log_ratio != nullptr ? reweight<Real, true> : reweight<Real, false>, &reweighting};
-  if (a.value != nullptr) { // a value may cost much: a share finer than whole blocks
-    evaluate_and_update(a, particles, update, offset, team.first(a.items), team.last(a.items));
+  if (a.value != nullptr) {
+    evaluate_and_update(a, particles, update, team, offset);
     team.sync();
     update = {};
   }
