@@ -192,7 +192,7 @@ def _masked_log_ratio_samples() -> Iterator[dict[str, Any]]:
 
 def _masked_log_ratio_registered() -> Iterator[tuple[Any, ...]]:
     tokens, logits = masked_states(4, 9, 5)
-    children = ops.masked_step(tokens, logits, reveal_probability=0.5)
+    children = ops.masked_step(tokens, logits, reveal_probability=0.5, temperature=0.5, top_k=3, top_p=0.9)
     shift, bias, lengths = _normal(4, 9, 5), torch.zeros(5), torch.tensor([9, 6])
     yield (tokens, children, logits, shift, 1.0, 0, 1.0, None, None, None, None)
     yield (tokens, children, logits, shift, 2.0, 3, 0.9, bias, torch.arange(4), lengths, "torch")
