@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fastguide import _cpu, ops
 
-BUILDS = [(level, threads) for level in _cpu.levels() for threads in (1, 2)]
-"""SIMD levels of this processor, each with one thread and with two: all must give the bits of the reference."""
+BUILDS = [(level, threads) for level in _cpu.levels() for threads in (1, 2, 4)]
+"""SIMD levels of this processor, each with one, two and four threads: all must give the bits of the reference."""
 REFERENCE = ("portable", 1)
 """The reference needs no kernel, and its many small torch operations run best on one thread."""
 
