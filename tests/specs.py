@@ -16,8 +16,8 @@ from torch import Tensor
 import fastguide as fg
 from fastguide import _cpu, ops
 
-BUILDS = [(level, threads) for level in _cpu.levels() for threads in (1, 2)]
-"""SIMD levels of this processor, each with one thread and with two: all must give the bits of the reference."""
+BUILDS = [(level, threads) for level in _cpu.levels() for threads in (1, 2)] + [(_cpu.level(), 4)]
+"""SIMD levels of this processor, each with one thread and with two, and the best with four: all give one set of bits."""
 REFERENCE = ("portable", 1)
 """The reference needs no kernel, and its many small torch operations run best on one thread."""
 
