@@ -30,7 +30,7 @@ int main(int argc, char** argv) {
       Bytes stream(bytes, sizeof bytes);
       trial.run(stream, digest);
     }
-    std::printf("%-16s %016" PRIx64, trial.name, digest.value());
+    std::printf("%-18s %016" PRIx64, trial.name, digest.value());
     for (const auto& [code, count] : tally())
       std::printf("  code %d: %" PRId64, static_cast<int>(code), count);
     std::printf("\n");

@@ -1,57 +1,45 @@
 #include <algorithm>
-#include <bit>
 #include <cmath>
 
 #include "core/categorical.h"
 #include "core/philox.h"
+#include "logits.h"
 #include "trial.h"
 
 namespace fg::trial {
 namespace {
 
-// 16-bit logits by their bits, all classes of numbers alike; NaN and +inf only in the trial of an error.
-std::vector<std::uint16_t> sixteen_bits(Bytes& bytes, std::int64_t count, LogitType type) {
-  const unsigned exponent = type == LogitType::float16 ? 0x7C00 : 0x7F80;
-  const bool plain = bytes.chance(70), refused = bytes.chance(10);
-  std::vector<std::uint16_t> x(static_cast<std::size_t>(count));
-  for (std::uint16_t& v : x) {
-    v = static_cast<std::uint16_t>(bytes.word(2));
-    if (plain) // below 2, of either sign
-      v = static_cast<std::uint16_t>((v & 0xBFFF) | 0x2000);
-    if ((v & exponent) == exponent || (type == LogitType::bfloat16 && !plain && (v & 0x7FFF) >= 0x4E00))
-      v = refused ? v : static_cast<std::uint16_t>(0x8000 | exponent); // -inf
-  }
-  return x;
-}
-
-float to_float(const void* x, LogitType type, std::int64_t i) {
-  if (type == LogitType::float32)
-    return static_cast<const float*>(x)[i];
-  const std::uint32_t v = static_cast<const std::uint16_t*>(x)[i];
-  if (type == LogitType::bfloat16)
-    return std::bit_cast<float>(v << 16);
-  const std::uint32_t exponent = v >> 10 & 31, fraction = v & 0x3FF;
-  const float size = exponent == 31 ? (fraction ? NAN : INFINITY)
-                     : exponent
-                         ? std::ldexp(static_cast<float>(fraction + 1024), static_cast<int>(exponent) - 25)
-                         : std::ldexp(static_cast<float>(fraction), -24);
-  return v & 0x8000 ? -size : size;
-}
-
 template <typename Token> void check_children(const MaskedArgs& a, const Token* children) {
   const Token* tokens = static_cast<const Token*>(a.tokens);
+  std::int64_t open = 0, revealed = 0; // of a child: masked before, and now not
   for (std::int64_t i = 0; i < a.particles * a.branch * a.length; ++i) {
     const std::int64_t particle = i / (a.branch * a.length), position = i % a.length;
     const std::int64_t state = a.ancestors.data ? a.ancestors[particle] : particle;
-    const std::int64_t length = a.lengths ? a.lengths[particle / (a.particles / a.groups)] : a.length;
+    const std::int64_t group = particle / (a.particles / a.groups);
+    const std::int64_t length = a.lengths ? a.lengths[group] : a.length;
     const Token before = tokens[state * a.length + position], after = children[i];
-    if (before != a.vocab || position >= length) {
-      FG_REQUIRE(after == before);
-      continue;
-    }
+    const bool frozen = a.frozen && a.frozen[state * a.frozen_stride + position];
+    const bool was_open = before == a.vocab && position < length;
     FG_REQUIRE(0 <= after && after <= a.vocab);
-    FG_REQUIRE(a.threshold > 0 || after == a.vocab);
-    FG_REQUIRE(a.threshold <= 0xFFFFFFFF || after != a.vocab);
+    if (was_open) {
+      ++open;
+      revealed += after != a.vocab;
+    } else {
+      const bool remasked = a.remask_threshold > 0 && after == a.vocab && !frozen && position < length;
+      FG_REQUIRE(after == before || remasked);
+    }
+    if (position + 1 == a.length) {
+      const std::int64_t count = a.counts ? a.counts[group] : a.count;
+      if (count >= 0)
+        FG_REQUIRE(revealed == std::min(count, open));
+      else if (a.reveal_threshold == 0)
+        FG_REQUIRE(revealed == 0);
+      else if (a.reveal_threshold > 0xFFFFFFFF)
+        FG_REQUIRE(revealed == open);
+      open = revealed = 0;
+    }
+    if (!was_open)
+      continue;
     if (after == a.vocab)
       continue;
     const auto logit = [&](std::int64_t v) {
@@ -78,8 +66,15 @@ void try_masked(Bytes& bytes, Digest& digest, Status (*Kernels::*kernel)(const M
   const bool moved = !mode && bytes.chance(60);
   a.groups = moved || a.states % a.groups == 0 ? a.groups : 1;
   a.particles = moved ? a.groups * bytes.in(0, 6) : a.states;
-  a.threshold = reveal_threshold(mode || bytes.chance(30) ? 1.0 : bytes.chance(20) ? 0.0 : bytes.uniform());
+  a.reveal_threshold = position_threshold(mode || bytes.chance(30) ? 1.0
+                                          : bytes.chance(20)       ? 0.0
+                                                                   : bytes.uniform());
   a.inverse_temperature = kInverse[bytes.in(0, 6)];
+  a.count = !mode && bytes.chance(30) ? bytes.in(0, a.length + 1) : -1;
+  a.confidence = a.count >= 0 && bytes.chance(50);
+  a.remask_threshold = position_threshold(!mode && bytes.chance(30) ? bytes.uniform() : 0.0);
+  a.top_k = !mode && bytes.chance(25) ? bytes.in(1, a.vocab) : 0;
+  a.top_p = !mode && bytes.chance(25) ? share_word(bytes.uniform()) : 0;
   a.step = bytes.in(0, (1 << 28) - 1);
   a.stream = static_cast<std::uint32_t>(mode ? Stream::value : Stream::tokens);
 
@@ -99,13 +94,20 @@ void try_masked(Bytes& bytes, Digest& digest, Status (*Kernels::*kernel)(const M
     a.ancestors = {ancestor_numbers.data(), ancestor_numbers.wide()};
   if (bytes.chance(30))
     a.slots = {slot_numbers.data(), wide_slots};
-  std::vector<std::int64_t> seeds, lengths;
+  std::vector<std::int64_t> seeds, lengths, counts;
   for (std::int64_t g = 0; g < a.groups; ++g) {
+    counts.push_back(bytes.in(0, a.length));
     seeds.push_back(static_cast<std::int64_t>(bytes.word() >> 1));
     lengths.push_back(bytes.in(0, a.length));
   }
   a.seeds = seeds.data();
   a.lengths = bytes.chance(30) ? lengths.data() : nullptr;
+  a.counts = a.count >= 0 && bytes.chance(50) ? counts.data() : nullptr;
+  a.frozen_stride = bytes.chance(50) ? a.length : 0;
+  std::vector<unsigned char> frozen(static_cast<std::size_t>(a.states * a.length));
+  for (unsigned char& f : frozen)
+    f = bytes.chance(30);
+  a.frozen = bytes.chance(50) ? frozen.data() : nullptr;
 
   // A row for all positions, for all states, or padded ones.
   a.logits_stride = bytes.chance(10) ? 0 : a.vocab + (bytes.chance(20) ? bytes.in(1, 5) : 0);
@@ -116,11 +118,15 @@ void try_masked(Bytes& bytes, Digest& digest, Status (*Kernels::*kernel)(const M
   if (a.logit_type == LogitType::float32)
     wide = numbers<float>(bytes, count);
   else
-    narrow = sixteen_bits(bytes, count, a.logit_type);
+    narrow = sixteen_bits(bytes, count, a.logit_type, bytes.chance(70));
   a.logits = wide.empty() ? static_cast<const void*>(narrow.data()) : wide.data();
   a.bias_stride = bytes.chance(50) ? a.vocab : 0;
   const std::vector<float> bias = numbers<float>(bytes, (a.bias_stride ? a.length : 1) * a.vocab);
   a.bias = bytes.chance(30) ? bias.data() : nullptr;
+  a.shift_stride = bytes.chance(20) ? 0 : a.vocab;
+  a.shift_state_stride = a.length * a.shift_stride;
+  const std::vector<float> shift = reals(bytes, (a.states * a.length - 1) * a.shift_stride + a.vocab, 3);
+  a.shift = !mode && a.inverse_temperature > 0 && bytes.chance(30) ? shift.data() : nullptr;
 
   const std::vector<Output> blank{Output(a.particles * a.branch * a.length * (a.wide_tokens ? 8 : 4))};
   const Result result =

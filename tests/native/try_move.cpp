@@ -60,7 +60,7 @@ void try_move(Bytes& bytes, Digest& digest) {
         std::vector<const void*> from;
         std::vector<void*> to;
         for (std::size_t k = 0; k < out.size(); ++k) {
-          if (a.in_place)
+          if (a.in_place && !sources[k].empty())
             std::memcpy(out[k].as<void>(), sources[k].data(), sources[k].size());
           to.push_back(out[k].as<void>());
           from.push_back(a.in_place ? to.back() : sources[k].data());
@@ -78,7 +78,7 @@ void try_move(Bytes& bytes, Digest& digest) {
   FG_REQUIRE(result.status.index == expected.index);
   for (std::size_t k = 0; k < result.outputs.size(); ++k) {
     const std::size_t n = static_cast<std::size_t>(row_bytes[k]);
-    for (std::int64_t i = 0; i < total; ++i) {
+    for (std::int64_t i = 0; n > 0 && i < total; ++i) {
       const std::int64_t row = i / a.draws * a.rows + ancestors[static_cast<std::size_t>(i)];
       FG_REQUIRE(!std::memcmp(result.outputs[k].bytes().data() + static_cast<std::size_t>(i) * n,
                               sources[k].data() + static_cast<std::size_t>(row) * n, n));
