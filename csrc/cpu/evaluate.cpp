@@ -24,6 +24,7 @@ Status evaluate(const EvaluateArgs& a) {
   const std::int64_t runs = (a.rows + run - 1) / run;
   Interrupt interrupt;
   Status first;
+  Interrupt interrupt;
 #pragma omp parallel num_threads(threads)
   {
     alignas(64) char stack[kStack];
@@ -31,6 +32,8 @@ Status evaluate(const EvaluateArgs& a) {
     Status own = memory.data != nullptr ? Status{} : Status{Code::out_of_memory, -1};
 #pragma omp for schedule(dynamic)
     for (std::int64_t i = 0; i < runs; ++i) {
+      if (interrupt.requested())
+        continue;
       const std::int64_t begin = i * run, count = begin + run < a.rows ? run : a.rows - begin;
       if (memory.data != nullptr && !interrupt.requested())
         keep_first(own, value_rows(a, begin, count, a.out + begin, memory.data));

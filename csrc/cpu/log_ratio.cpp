@@ -225,12 +225,18 @@ private:
     const RowSettings settings{a.inverse_temperature, a.vocab, a.top_k, a.top_p};
     Trouble trouble;
     bool lacking = false;
+    Interrupt interrupt;
 #pragma omp parallel num_threads(threads)
     {
       Trouble mine;
       Row reader(settings);
+      bool stopped = false;
 #pragma omp for schedule(dynamic, 1 + 4096 / a.vocab)
       for (std::int64_t r = 0; r < rows; ++r) {
+        if (r % kAhead == 0 && interrupt.requested())
+          stopped = true;
+        if (stopped)
+          continue;
         fetch(r + kAhead);
         if (reader.complete() && needed.data[r] && !interrupt.requested())
           measure(r, reader, mine);
@@ -241,6 +247,8 @@ private:
         lacking |= !reader.complete();
       }
     }
+    if (interrupt.requested())
+      return {Code::interrupted, -1};
     return lacking ? Status{Code::out_of_memory, -1} : trouble.status();
   }
 

@@ -10,6 +10,8 @@
 namespace fg::FG_LEVEL {
 namespace {
 
+constexpr std::int64_t kBatch = 8; // chunks of 64 positions; their rows fit the first cache
+
 template <typename Token, typename Logit> Status likeliest(const MaskedArgs& a) {
   const Token* tokens = static_cast<const Token*>(a.tokens);
   Token* filled = static_cast<Token*>(a.children);
@@ -17,37 +19,52 @@ template <typename Token, typename Logit> Status likeliest(const MaskedArgs& a) 
   const double nanoseconds = static_cast<double>(a.states) * static_cast<double>(a.length) *
                              (5.0 + 0.1 * static_cast<double>(a.vocab));
   const int threads = nanoseconds < 15e3 ? 1 : a.threads;
+  // The rows of a batch are fetched while its tokens are scanned: alone, each would be waited for.
+  const std::int64_t count = a.states * chunks, together = a.vocab <= kTokenBlock ? kBatch : 1;
   Interrupt interrupt;
   std::int64_t first_range = Trouble::kNone, first_row = Trouble::kNone;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1 + 4096 / a.vocab)                          \
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1 + 4096 / (a.vocab * kBatch))               \
     reduction(min : first_range, first_row)
-  for (std::int64_t i = 0; i < a.states * chunks; ++i) {
+  for (std::int64_t batch = 0; batch < count; batch += together) {
     if (interrupt.requested())
       continue;
-    const std::int64_t state = i / chunks, chunk = i % chunks, start = state * a.length + 64 * chunk;
-    const std::int64_t left = a.length - 64 * chunk < 64 ? a.length - 64 * chunk : 64;
-    const std::int64_t length = a.lengths ? a.lengths[state / per_group] : a.length;
-    const std::int64_t used = length - 64 * chunk < left ? length - 64 * chunk : left;
-    if (used < left)
-      __builtin_memcpy(filled + start, tokens + start, static_cast<std::size_t>(left) * sizeof(Token));
-    if (used <= 0)
-      continue;
     Trouble range{first_range}, row{first_row};
-    bool strange = false;
-    std::uint64_t open = masked(tokens + start, static_cast<int>(used), a.vocab, strange, filled + start);
-    if (strange)
-      range.add(2 * a.particles + start + first_strange(tokens + start, a.vocab), Code::out_of_range);
-    for (; open; open &= open - 1) {
-      const int bit = __builtin_ctzll(open);
-      const std::int64_t position = 64 * chunk + bit;
-      const Logit* x =
-          static_cast<const Logit*>(a.logits) + state * a.state_stride + position * a.logits_stride;
-      std::int64_t token = 0;
-      const Code code =
-          largest_token(x, a.bias ? a.bias + position * a.bias_stride : nullptr, a.vocab, token);
-      if (code != Code::ok)
-        row.add(start + bit, code);
-      filled[start + bit] = static_cast<Token>(token);
+    const std::int64_t end = batch + together < count ? batch + together : count;
+    std::uint64_t open[kBatch] = {};
+    const auto logits = [&](std::int64_t state, std::int64_t position) {
+      return static_cast<const Logit*>(a.logits) + state * a.state_stride + position * a.logits_stride;
+    };
+    for (std::int64_t i = batch; i < end; ++i) {
+      const std::int64_t state = i / chunks, chunk = i % chunks, start = state * a.length + 64 * chunk;
+      const std::int64_t left = a.length - 64 * chunk < 64 ? a.length - 64 * chunk : 64;
+      const std::int64_t length = a.lengths ? a.lengths[state / per_group] : a.length;
+      const std::int64_t used = length - 64 * chunk < left ? length - 64 * chunk : left;
+      if (used < left)
+        __builtin_memcpy(filled + start, tokens + start, static_cast<std::size_t>(left) * sizeof(Token));
+      if (used <= 0)
+        continue;
+      bool strange = false;
+      open[i - batch] = masked(tokens + start, static_cast<int>(used), a.vocab, strange, filled + start);
+      if (strange)
+        range.add(2 * a.particles + start + first_strange(tokens + start, a.vocab), Code::out_of_range);
+      for (std::uint64_t bits = open[i - batch]; bits; bits &= bits - 1) {
+        const Logit* x = logits(state, 64 * chunk + __builtin_ctzll(bits));
+        __builtin_prefetch(x);
+        __builtin_prefetch(x + (a.vocab < 64 ? a.vocab : 64) - 1);
+      }
+    }
+    for (std::int64_t i = batch; i < end; ++i) {
+      const std::int64_t state = i / chunks, chunk = i % chunks, start = state * a.length + 64 * chunk;
+      for (std::uint64_t bits = open[i - batch]; bits; bits &= bits - 1) {
+        const int bit = __builtin_ctzll(bits);
+        const std::int64_t position = 64 * chunk + bit;
+        const float* bias = a.bias ? a.bias + position * a.bias_stride : nullptr;
+        std::int64_t token = 0;
+        const Code code = largest_token(logits(state, position), bias, a.vocab, token);
+        if (code != Code::ok)
+          row.add(start + bit, code);
+        filled[start + bit] = static_cast<Token>(token);
+      }
     }
     first_range = range.key;
     first_row = row.key;

@@ -72,13 +72,12 @@ void reweight(const void* context, std::int64_t first, std::int64_t last) {
   }
 }
 
-// Evaluates the states of a thread's particles a tile at a time, each particle being weighed while its tile
-// is at hand. Values that cannot be computed are NaN, and so is everything from the first of them on; an
-// interrupt leaves none to be computed.
+// Evaluates the states of particles [first, last) a tile at a time, each particle being weighed while its
+// tile is at hand. Values that cannot be computed are NaN, and so is everything from the first of them on.
 template <typename Real>
 void evaluate_and_update(const ReweightSelectArgs& a, const Particles<Real>& p, const Update& update,
                          const Team& team, std::int64_t offset) {
-  const std::int64_t first = team.first(a.items), last = team.last(a.items);
+  const std::int64_t first = team.first(a.items), last = team.last(a.items); // finer than whole blocks
   alignas(64) char stack[kStack];
   const Memory memory(stack, value_bytes(*a.value));
   float tile[kValueRows];
@@ -128,7 +127,7 @@ Status reweight_select_group(const ReweightSelectArgs& a, const Team& team, std:
   const Particles<Real>& particles = reweighting.particles;
   const Range range(team, a.items);
   Update update{a.log_ratio != nullptr ? reweight<Real, true> : reweight<Real, false>, &reweighting};
-  if (a.value != nullptr) { // a value may cost much: a share finer than whole blocks
+  if (a.value != nullptr) {
     evaluate_and_update(a, particles, update, team, offset);
     team.sync();
     update = {};

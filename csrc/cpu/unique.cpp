@@ -13,6 +13,7 @@
 
 #include "core/annotations.h"
 #include "cpu/interrupt.h"
+#include "cpu/lanes.h"
 
 namespace fg::FG_LEVEL {
 namespace {
@@ -65,6 +66,21 @@ FG_HD Hash hash_row(const unsigned char* p, std::int64_t n) {
   return {fold(a ^ k[0], b ^ k[1]), fold(a ^ k[2], b ^ k[3])};
 }
 
+// Whether n bytes are equal. A register at a time without a branch between them: rows that get here are equal
+// but for a collision, so memcmp's care to stop at the first difference is wasted.
+FG_HD bool equal(const unsigned char* a, const unsigned char* b, std::int64_t n) {
+  constexpr std::int64_t kRegister = sizeof(ULongs);
+  if (n < kRegister)
+    return std::memcmp(a, b, static_cast<std::size_t>(n)) == 0;
+  ULongs differ = load<ULongs>(a + n - kRegister) ^ load<ULongs>(b + n - kRegister);
+  for (std::int64_t i = 0; i + kRegister <= n; i += kRegister)
+    differ |= load<ULongs>(a + i) ^ load<ULongs>(b + i);
+  std::uint64_t any = 0;
+  for (int i = 0; i < kWideLanes; ++i)
+    any |= differ[i];
+  return any == 0;
+}
+
 struct Entry {
   std::uint32_t tag;
   std::uint32_t row_plus_one; // 0: free
@@ -89,8 +105,7 @@ FG_HD std::int64_t find(const Table& table, const UniqueArgs& a, std::int64_t i,
       return i;
     }
     const std::int64_t other = static_cast<std::int64_t>(entry.row_plus_one) - 1;
-    if (entry.tag == tag && std::memcmp(rows + other * a.row_bytes, rows + i * a.row_bytes,
-                                        static_cast<std::size_t>(a.row_bytes)) == 0)
+    if (entry.tag == tag && equal(rows + other * a.row_bytes, rows + i * a.row_bytes, a.row_bytes))
       return other;
   }
 }

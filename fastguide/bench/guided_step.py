@@ -35,7 +35,6 @@ from fastguide.bench.peers import torch as torch_peer
 from fastguide.values.compiled import PositionWeightMatrix, Quadratic
 
 EAGER, TUTORIAL, DENOISER = "torch (eager)", "tutorial's manner", "the denoiser alone"
-_gaussian_step: Any = getattr(ops, "gaussian_step", None)
 
 
 class Stepped(NamedTuple):
@@ -54,10 +53,9 @@ def cases(sizes: Sizes) -> Iterator[Case]:
         for n in sizes.of(usual[:1], usual, usual, masked["length"] * (masked["vocab"] * 12 + 60)):
             for inside in (True, False):
                 yield masked_case(name, n, inside)
-    if _gaussian_step is not None:
-        for n in sizes.of(usual[:1], usual, usual, 64 * 4 * 9):
-            for inside in (True, False):
-                yield gaussian_case(n, inside)
+    for n in sizes.of(usual[:1], usual, usual, 64 * 4 * 9):
+        for inside in (True, False):
+            yield gaussian_case(n, inside)
 
 
 MASKED: dict[str, dict[str, Any]] = {
@@ -218,7 +216,7 @@ class Gaussian:
     def ours(self) -> Stepped:
         """The kernels, as one who owns his loop calls them."""
         a, b, sigma = self.coefficients
-        children = _gaussian_step(
+        children = ops.gaussian_step(
             self.x,
             self.prediction,
             x_coefficient=a,

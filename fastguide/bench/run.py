@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from fastguide.bench.case import OURS, Bar, Case, WrongResultError
 from fastguide.bench.timing import ROUNDS, Times, alternate
 
@@ -57,6 +59,7 @@ def measure(case: Case, *, rounds: int = ROUNDS) -> Outcome:
         WrongResultError: ours is wrong.
     """
     absent = dict(case.absent)
+    threads = torch.get_num_threads()
     good, first = {}, {}
     for name, call in case.competitors.items():
         begin = time.perf_counter()
@@ -71,6 +74,8 @@ def measure(case: Case, *, rounds: int = ROUNDS) -> Outcome:
         else:
             good[name] = call
         got = None  # a large result is not held while others are timed
+        if torch.get_num_threads() != threads:
+            raise RuntimeError(f"{name}: left torch with {torch.get_num_threads()} threads instead of {threads}")
     return Outcome(replace(case, competitors=good, absent=absent), alternate(good, rounds=rounds, known=first))
 
 

@@ -76,8 +76,8 @@ def on_cpu(name: str, x: Tensor) -> None:
         raise ValueError(f'{name}: backend "cpu" needs tensors on the CPU, got {x.device}; use backend="torch"')
 
 
-def output(name: str, x: object, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-    """Raise unless ``x`` is a tensor that a kernel can write as it is."""
+def output(name: str, x: object, shape: tuple[int, ...], dtype: torch.dtype, like: Tensor) -> None:
+    """Raise unless ``x`` is a tensor, on the device of ``like``, that a kernel can write as it is."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
     if x.dtype is not dtype:
@@ -87,8 +87,8 @@ def output(name: str, x: object, shape: tuple[int, ...], dtype: torch.dtype, dev
     # A compiled function writes by copy_, which minds the flag of a negated view; it cannot ask for it.
     if not x.is_contiguous() or (not torch.compiler.is_compiling() and x.is_neg()):
         raise ValueError(f"{name}: expected a contiguous tensor, got strides {x.stride()}; pass its .contiguous()")
-    if x.device != device:
-        raise ValueError(f"{name}: expected a tensor on {device}, where the inputs are, got {x.device}")
+    if not (x.is_cpu and like.is_cpu) and x.device != like.device:
+        raise ValueError(f"{name}: expected a tensor on {like.device}, where the inputs are, got {x.device}")
     if x.requires_grad:
         raise ValueError(f"{name}: requires gradients, which are not recorded; pass its .detach()")
 

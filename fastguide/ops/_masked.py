@@ -126,7 +126,7 @@ def check_out(out: object, shape: tuple[int, ...], inputs: Sequence[Tensor | Non
     """Raise unless ``out`` can take a result of this shape; ``inputs`` are the tokens and all else that is read."""
     tokens = inputs[0]
     assert tokens is not None
-    _checks.output("out", out, shape, tokens.dtype, tokens.device)
+    _checks.output("out", out, shape, tokens.dtype, tokens)
     if isinstance(out, Tensor) and not torch.compiler.is_compiling():
         _checks.apart("out", (out,), inputs)
 

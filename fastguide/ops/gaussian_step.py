@@ -81,7 +81,7 @@ def gaussian_step(
         (x_coefficient, prediction_coefficient, shift_coefficient, sigma), 1 if seeds is None else len(seeds), x
     )
     if out is not None:
-        _checks.output("out", out, (particles, branch, *x.shape[1:]), torch.float32, x.device)
+        _checks.output("out", out, (particles, branch, *x.shape[1:]), torch.float32, x)
     given = (
         x, prediction, shift, coefficients, numbers, ancestors, branch, seeds, number, step, slots, backend,
     )  # fmt: skip

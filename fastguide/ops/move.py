@@ -69,7 +69,7 @@ def move(
             raise ValueError(f"out: expected {wanted}, got {type(out).__name__} of {len(targets)}")
         for i, (target, source) in enumerate(zip(targets, sources, strict=True)):
             shape = (ancestors.numel(), *source.shape[1:])
-            _checks.output("out" if single else f"out[{i}]", target, shape, source.dtype, source.device)
+            _checks.output("out" if single else f"out[{i}]", target, shape, source.dtype, source)
         if compiling:
             for target, moved in zip(targets, _op(sources, ancestors, backend), strict=True):
                 target.copy_(moved)

@@ -16,6 +16,8 @@ from fastguide.reference.philox import expand_seed
 # call.
 _INT32 = torch.empty(0, dtype=torch.int32, device="cpu")
 _FLOAT64 = torch.empty((), dtype=torch.float64, device="cpu")
+_SMALL = 2**16
+"""Ancestors that no huge page can hold."""
 _RULE_CODES = {name: code for code, name in enumerate(_checks.RULES)}
 
 
@@ -125,10 +127,9 @@ def _check_out(out: object, log_weights: Tensor, k: int) -> None:
         raise TypeError(f"out: expected a Selection of three tensors, got {type(out).__name__}")
     ancestors, log_mean_weight, ess = out
     lead = log_weights.shape[:-1]
-    device = log_weights.device
-    _checks.output("out.ancestors", ancestors, (*lead, k), torch.int32, device)
-    _checks.output("out.log_mean_weight", log_mean_weight, lead, torch.float64, device)
-    _checks.output("out.ess", ess, lead, torch.float64, device)
+    _checks.output("out.ancestors", ancestors, (*lead, k), torch.int32, log_weights)
+    _checks.output("out.log_mean_weight", log_mean_weight, lead, torch.float64, log_weights)
+    _checks.output("out.ess", ess, lead, torch.float64, log_weights)
 
 
 def _write(out: Selection, drawn: tuple[Tensor, Tensor, Tensor]) -> Selection:
@@ -185,7 +186,8 @@ def _allocate(shape: torch.Size, k: int) -> Selection:
     else:
         lead = shape[:-1]
         ancestors, log_mean_weight = _INT32.new_empty(*lead, k), _FLOAT64.new_empty(lead)
-    _native.advise_huge_pages(ancestors)
+    if k > _SMALL or len(shape) > 1:
+        _native.advise_huge_pages(ancestors)
     return Selection(ancestors, log_mean_weight, torch.empty_like(log_mean_weight))
 
 

@@ -37,7 +37,7 @@ SMALL = [
     unique.rows(200, torch.uint8),
     unique.rows(200, torch.int64),
     *(guided_step.masked_case(name, 500, inside) for name in guided_step.MASKED for inside in (True, False)),
-    *(guided_step.gaussian_case(500, inside) for inside in (True, False) if hasattr(ops, "gaussian_step")),
+    *(guided_step.gaussian_case(500, inside) for inside in (True, False)),
 ]
 
 

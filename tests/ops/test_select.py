@@ -77,6 +77,45 @@ def test_backends_agree_on_many_small_groups(rule: str) -> None:
     assert_agrees(normal(3000, 31), "odd size", k=31, rule=rule, order="slots", seed=3)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_any_number_of_threads_shares_one_row(rule: str) -> None:
+    """150,001 items are work for four threads; the last of 37 blocks is not full."""
+    for sigma, order in ((1, "sorted"), (6, "slots")):
+        log_weights = normal(150_001) * sigma
+        log_weights[::7] = -math.inf
+        k = 30_000 if rule in ("topk", "gumbel_topk") and order == "sorted" else None
+        with build(*REFERENCE):
+            expected = select(log_weights, k, rule=rule, order=order, degenerate="keep", backend="torch")
+        for threads in (1, 2, 3, 4):
+            with build(_cpu.levels()[-1], threads):
+                got = select(log_weights, k, rule=rule, order=order, degenerate="keep", backend="cpu")
+            assert_same_bits(expected, got, f"{rule}, {order}, {threads} threads")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_backends_agree_on_one_draw_from_each_of_many_small_groups(rule: str, dtype: torch.dtype) -> None:
+    for m in (1, 2, 8, 31, 32, 33):
+        log_weights = normal(13, 5, m, dtype=dtype) * 20 - 1000
+        log_weights[3, 2] = -math.inf
+        log_weights[4, :, 0] = -math.inf
+        log_weights[5] = torch.tensor([-1.1e9, -9e8], dtype=dtype).repeat(m)[:m]
+        log_weights[6, 1] = 9e8
+        seeds = torch.arange(13) * 2**58 - 7
+        assert_agrees(log_weights, f"M = {m}", k=1, rule=rule, seed=seeds, step=5, degenerate="keep")
+        assert_agrees(log_weights, f"M = {m}", k=1, rule=rule, seed=2**63, degenerate="keep")
+
+
+def test_a_refused_log_weight_among_many_small_groups_is_named() -> None:
+    x = normal(100, 8)
+    x[97, 3] = math.nan
+    with pytest.raises(ValueError, match="nan at group 97, index 3"):
+        select(x, 1)
+    x[41, 7] = 2e9
+    with pytest.raises(ValueError, match="at group 41, index 7"):
+        select(x, 1)
+
+
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     weights=st.lists(

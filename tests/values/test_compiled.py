@@ -26,6 +26,22 @@ def test_a_compiled_value_is_a_reward() -> None:
     assert both(torch.ones(2, 6, dtype=torch.int64)).tolist() == [8, 8]
 
 
+def test_a_built_in_value_is_evaluated_as_it_comes_and_its_result_is_that_of_a_remembered_one() -> None:
+    matrix = PositionWeightMatrix(torch.randn(6, 3, generator=torch.Generator().manual_seed(0)))
+    table = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+    process = fg.MaskedProcess(length=6, vocab=3, steps=6)
+
+    def run(reward: Any) -> fg.Result:
+        return fg.sample(
+            process, lambda x, t: table.expand(len(x), -1, -1), reward, fg.SMC(), particles=64, progress=False
+        )
+
+    direct, remembered = run(matrix), run(fg.rewards.wrap(lambda x: matrix(x), name="remembered"))
+    assert torch.equal(direct.samples, remembered.samples)
+    assert torch.equal(direct.log_weights, remembered.log_weights)
+    assert direct.reward_rows > remembered.reward_rows
+
+
 def test_parameters_are_copied() -> None:
     weight = torch.ones(2)
     value = Linear(weight)

@@ -16,9 +16,13 @@ ABSENT = "not installed"
 
 
 def package(name: str) -> Any:
-    """Return a module, or None where it is not installed."""
+    """Return a module, or None where it is not installed.
+
+    It is imported on all cores: numba counts those of the importing thread, and takes their number for the most threads.
+    """
     try:
-        return import_module(name)
+        with all_cores():
+            return import_module(name)
     except ImportError:
         return None
 

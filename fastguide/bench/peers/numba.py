@@ -49,8 +49,10 @@ def potts(states: Tensor, fields: Tensor, couplings: Tensor) -> tuple[dict[str, 
 
 def _threads() -> int:
     numba = package("numba")
-    threads = min(torch.get_num_threads(), int(numba.config.NUMBA_NUM_THREADS))
+    of_torch = torch.get_num_threads()
+    threads = min(of_torch, int(numba.config.NUMBA_NUM_THREADS))
     numba.set_num_threads(threads)
+    torch.set_num_threads(of_torch)  # numba's is OpenMP's number, and so torch's
     return threads
 
 

@@ -33,6 +33,8 @@ DTYPES = {
 
 
 class _Function(Compiled):
+    cheap = False  # nobody knows what it costs
+
     def check_columns(self, columns: int) -> None:
         """A function sees any number of columns."""
 

@@ -20,6 +20,7 @@ class Compiled(Reward):
     """
 
     batch_invariant = True
+    cheap = True
     kind: str
 
     def check_columns(self, columns: int) -> None:
