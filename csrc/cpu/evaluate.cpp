@@ -22,7 +22,6 @@ Status evaluate(const EvaluateArgs& a) {
   std::int64_t run = (a.rows + 4 * threads - 1) / (4 * threads);
   run = threads == 1 || run > kValueRows ? kValueRows : (run + 15) / 16 * 16;
   const std::int64_t runs = (a.rows + run - 1) / run;
-  Interrupt interrupt;
   Status first;
   Interrupt interrupt;
 #pragma omp parallel num_threads(threads)
@@ -35,7 +34,7 @@ Status evaluate(const EvaluateArgs& a) {
       if (interrupt.requested())
         continue;
       const std::int64_t begin = i * run, count = begin + run < a.rows ? run : a.rows - begin;
-      if (memory.data != nullptr && !interrupt.requested())
+      if (memory.data != nullptr)
         keep_first(own, value_rows(a, begin, count, a.out + begin, memory.data));
     }
 #pragma omp critical(fastguide_evaluate)

@@ -129,8 +129,7 @@ public:
       Trouble mine;
 #pragma omp for schedule(static)
       for (std::int64_t p = 0; p < a.particles; ++p)
-        if (!interrupt.requested())
-          mark(p, mine);
+        mark(p, mine);
 #pragma omp critical(fastguide_log_ratio)
       ranges.key = mine.key < ranges.key ? mine.key : ranges.key;
     }
@@ -138,8 +137,6 @@ public:
       return ranges.status();
     const Status measured = a.vocab <= kTokenBlock ? measure_all<NarrowRow<Logit>>(threads)
                                                    : measure_all<WideRow<Logit>>(threads);
-    if (interrupt.requested())
-      return {Code::interrupted, -1};
     if (measured.code != Code::ok)
       return measured;
 #pragma omp parallel num_threads(threads)
@@ -147,17 +144,16 @@ public:
       Trouble mine;
 #pragma omp for schedule(static)
       for (std::int64_t p = 0; p < a.particles; ++p)
-        for (std::int64_t c = p * a.branch; c < (p + 1) * a.branch && !interrupt.requested(); ++c)
+        for (std::int64_t c = p * a.branch; c < (p + 1) * a.branch; ++c)
           a.ratios[c] = ratio(p, c, mine);
 #pragma omp critical(fastguide_log_ratio)
       tokens.key = mine.key < tokens.key ? mine.key : tokens.key;
     }
-    return interrupt.requested() ? Status{Code::interrupted, -1} : tokens.status();
+    return tokens.status();
   }
 
 private:
   const MaskedLogRatioArgs& a;
-  Interrupt interrupt;
   std::int64_t rows;
   Zeros<unsigned char> needed; // whether a child needs the row
   Zeros<double> sums;          // log of the sum of its weights with the shift over that without
@@ -238,7 +234,7 @@ private:
         if (stopped)
           continue;
         fetch(r + kAhead);
-        if (reader.complete() && needed.data[r] && !interrupt.requested())
+        if (reader.complete() && needed.data[r])
           measure(r, reader, mine);
       }
 #pragma omp critical(fastguide_log_ratio)
