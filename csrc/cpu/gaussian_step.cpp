@@ -77,9 +77,12 @@ private:
   };
   Parents parents(std::int64_t particle, std::int64_t from) const {
     const std::int64_t state = a.ancestors.data ? a.ancestors[particle] : particle;
-    return {static_cast<const float*>(a.x.data) + state * a.x.stride + from,
-            static_cast<const Prediction*>(a.prediction.data) + state * a.prediction.stride + from,
-            static_cast<const Shift*>(a.shift.data) + state * a.shift.stride + from};
+    Parents p{static_cast<const float*>(a.x.data) + state * a.x.stride + from,
+              static_cast<const Prediction*>(a.prediction.data) + state * a.prediction.stride + from,
+              nullptr};
+    if constexpr (kGiven<Shift>)
+      p.shift = static_cast<const Shift*>(a.shift.data) + state * a.shift.stride + from;
+    return p;
   }
 
   std::uint32_t slot(std::int64_t particle, std::int64_t child) const {

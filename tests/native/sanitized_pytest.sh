@@ -5,10 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 build="build/sanitized"
 
-cmake -S . -B "$build" -G Ninja -DFASTGUIDE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Sanitize \
+bash tests/native/build.sh "$build" _cpu -DFASTGUIDE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Sanitize \
   -DCMAKE_CXX_FLAGS_SANITIZE="-O1 -g1" -DPython_EXECUTABLE="$(command -v python)" \
-  -Dpybind11_DIR="$(python -m pybind11 --cmakedir)" >/dev/null
-cmake --build "$build" >/dev/null
+  -Dpybind11_DIR="$(python -m pybind11 --cmakedir)"
 # Python and torch keep memory until they exit; a report must not be swallowed by pytest's capture, hence -s.
 LD_PRELOAD="$("${CXX:-c++}" -print-file-name=libasan.so) $("${CXX:-c++}" -print-file-name=libubsan.so)" \
   ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \

@@ -20,8 +20,8 @@ template <typename Token> void check_children(const MaskedArgs& a, const Token* 
     const Token before = tokens[state * a.length + position], after = children[i];
     const bool frozen = a.frozen && a.frozen[state * a.frozen_stride + position];
     const bool was_open = before == a.vocab && position < length;
-    FG_REQUIRE(0 <= after && after <= a.vocab);
     if (was_open) {
+      FG_REQUIRE(0 <= after && after <= a.vocab);
       ++open;
       revealed += after != a.vocab;
     } else {
