@@ -1,23 +1,26 @@
 """Compiled values against torch, and a function written in Python against its other forms.
 
-Every competitor is the fastest of several ways to write it; large batches are cut into parts that stay in the cache where
-that helps. Run with OMP_PROC_BIND=true.
+``fastguide bench kernels --ops evaluate`` has the Potts model and the MLP. Every competitor is the fastest of several ways to
+write it; large batches are cut into parts that stay in the cache where that helps. Run with OMP_PROC_BIND=true.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timing import alternate, save, table
 from torch import Tensor
 
 import fastguide as fg
+from fastguide.bench.timing import alternate, machine
 from fastguide.values import compiled
 
 ROWS, LENGTH, VOCAB = 2**17, 76, 20
+RESULT = Path(__file__).parent / "results" / "evaluate.json"
 
 
 def in_parts(f: Callable[[Tensor], Tensor], rows: int) -> Callable[[Tensor], Tensor]:
@@ -35,16 +38,10 @@ def changes(x: Any) -> Any:
 def float_cases() -> dict[str, tuple[Any, Tensor, dict[str, Callable[[Tensor], Tensor]]]]:
     many, x = torch.randn(2**20, 64), torch.randn(ROWS, 64)
     w, c, a = torch.randn(64), torch.randn(64), torch.randn(64, 64)
-    net = torch.nn.Sequential(
-        torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 128), torch.nn.ReLU(), torch.nn.Linear(128, 1)
-    )
 
     def form(x: Tensor) -> Tensor:
         y = x - c
         return (y @ a * y).sum(1) / 2
-
-    def network(x: Tensor) -> Tensor:
-        return net(x)[:, 0]
 
     def squares(x: Tensor) -> Tensor:
         y = x - c
@@ -61,11 +58,6 @@ def float_cases() -> dict[str, tuple[Any, Tensor, dict[str, Callable[[Tensor], T
             compiled.Quadratic(a, c),
             x,
             {"torch": form, "torch, parts of 4,096": in_parts(form, 4096)},
-        ),
-        "MLP 64-128-128-1, 2^17": (
-            compiled.MLP.from_torch(net),
-            x,
-            {"torch": network, "torch, parts of 1,024": in_parts(network, 1024)},
         ),
     }
 
@@ -111,33 +103,12 @@ def token_cases() -> dict[str, tuple[Any, Tensor, dict[str, Callable[[Tensor], T
     }
 
 
-def potts_case(rows: int) -> tuple[Any, Tensor, dict[str, Callable[[Tensor], Tensor]]]:
-    x = torch.randint(0, VOCAB, (rows, LENGTH))
-    fields, couplings = torch.randn(LENGTH, VOCAB), torch.randn(LENGTH, LENGTH, VOCAB, VOCAB)
-    i, j = torch.triu_indices(LENGTH, LENGTH, 1)
-    upper = torch.zeros_like(couplings)
-    upper[i, j] = couplings[i, j]
-    matrix = upper.permute(0, 2, 1, 3).reshape(LENGTH * VOCAB, LENGTH * VOCAB)
-    pairs = couplings[i, j].reshape(-1, 1)
-    starts = torch.arange(len(i)) * VOCAB**2
-    at = torch.arange(LENGTH)
-
-    def gemm(x: Tensor) -> Tensor:
-        hot = F.one_hot(x, VOCAB).view(len(x), -1).float()
-        return (hot @ matrix * hot).sum(1) + fields[at, x].sum(1)
-
-    def look_up(x: Tensor) -> Tensor:
-        return pairs[:, 0][starts + x[:, i] * VOCAB + x[:, j]].sum(1) + fields[at, x].sum(1)
-
-    def bag(x: Tensor) -> Tensor:
-        return F.embedding_bag(starts + x[:, i] * VOCAB + x[:, j], pairs, mode="sum")[:, 0] + fields[at, x].sum(1)
-
-    peers = {"torch one-hot GEMM": gemm, "torch index": look_up, "torch embedding_bag": bag}
-    return (
-        compiled.Potts(fields, couplings),
-        x,
-        {f"{name}, parts of 256": in_parts(f, 256) for name, f in peers.items()},
-    )
+def timed(title: str, competitors: Mapping[str, Callable[[], Any]], rounds: int = 15) -> dict[str, Any]:
+    seconds = alternate(competitors, rounds=rounds).medians
+    print(title)
+    for name, t in seconds.items():
+        print(f"  {name:<44} {t * 1e3:10.4f} ms   {t / seconds['fastguide']:7.2f} x")
+    return {"case": title, "seconds": seconds}
 
 
 def measure(title: str, case: Any, rows: list[dict[str, Any]], rounds: int) -> None:
@@ -147,9 +118,7 @@ def measure(title: str, case: Any, rows: list[dict[str, Any]], rounds: int) -> N
         torch.testing.assert_close(peer(x[:999]).float(), value(x[:999]), rtol=1e-3, atol=1e-2)
         competitors[name] = lambda peer=peer: peer(x)
     competitors["reading the states (sum)"] = lambda: x.sum()
-    seconds = alternate(competitors, rounds=rounds)
-    table(title, seconds, "fastguide")
-    rows.append({"case": title, "seconds": seconds})
+    rows.append(timed(title, competitors, rounds))
 
 
 def main() -> None:
@@ -157,18 +126,10 @@ def main() -> None:
     with torch.no_grad():
         for title, case in {**float_cases(), **token_cases()}.items():
             measure(title, case, rows, rounds=5)
-        # The competitors take seconds at 2^17; all of them are linear in the rows.
-        measure("Potts, 2^14 x 76 x 20", potts_case(2**14), rows, rounds=1)
-        value, x, _ = potts_case(ROWS)
-        measure("Potts, 2^17 x 76 x 20", (value, x, {}), rows, rounds=5)
-
         one_by_one = fg.rewards.each(changes.python)
-        states = x[:512]
-        seconds = alternate(
-            {"fastguide": lambda: changes(states), "a row at a time": lambda: one_by_one(states.numpy())}
-        )
-        table("changes, written in Python, 512 x 76", seconds, "fastguide")
-        rows.append({"case": "changes, 512 x 76", "seconds": seconds})
+        states = torch.randint(0, VOCAB, (512, LENGTH))
+        forms = {"fastguide": lambda: changes(states), "a row at a time": lambda: one_by_one(states.numpy())}
+        rows.append(timed("changes, written in Python, 512 x 76", forms))
 
         zeros = torch.zeros(ROWS)
         for title, (compiled_value, states) in {
@@ -178,22 +139,18 @@ def main() -> None:
             ),
             "weigh and select with position weights, 2^17 x 76": (
                 compiled.PositionWeightMatrix(torch.randn(LENGTH, VOCAB)),
-                x,
+                torch.randint(0, VOCAB, (ROWS, LENGTH)),
             ),
         }.items():
-            seconds = alternate(
-                {
-                    "fastguide": lambda v=compiled_value, s=states: fg.ops.reweight_select(
-                        zeros, v, zeros, 0.1, 0.1, states=s
-                    ),
-                    "two calls": lambda v=compiled_value, s=states: fg.ops.reweight_select(
-                        zeros, v(s), zeros, 0.1, 0.1
-                    ),
-                }
-            )
-            table(title, seconds, "fastguide")
-            rows.append({"case": title, "seconds": seconds})
-    print(save("evaluate", rows))
+            calls = {
+                "fastguide": lambda v=compiled_value, s=states: fg.ops.reweight_select(
+                    zeros, v, zeros, 0.1, 0.1, states=s
+                ),
+                "two calls": lambda v=compiled_value, s=states: fg.ops.reweight_select(zeros, v(s), zeros, 0.1, 0.1),
+            }
+            rows.append(timed(title, calls))
+    RESULT.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    print(f"written to {RESULT}")
 
 
 if __name__ == "__main__":

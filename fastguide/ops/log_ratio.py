@@ -126,12 +126,7 @@ def masked_log_ratio(
     ancestors = _masked.check_indices("ancestors", ancestors, None, tokens)
     particles = tokens.shape[0] if ancestors is None else ancestors.shape[0]
     _check_children(children, particles, tokens.shape[1:], tokens, tokens.dtype)
-    if shift.dtype != torch.float32:
-        raise TypeError(f"shift: expected float32, got {shift.dtype}; convert with .float()")
-    if shift.shape != logits.shape:
-        raise ValueError(f"shift: expected the shape of logits, {list(logits.shape)}, got {list(shift.shape)}")
-    if shift.device != logits.device:
-        raise ValueError(f"shift: on {shift.device}, but the states are on {logits.device}")
+    shift = _masked.check_shift(shift, logits, temperature)
     lengths = _masked.check_indices("lengths", lengths, None, tokens)
     if lengths is not None:
         if len(lengths) == 0 or particles % len(lengths) != 0:
@@ -216,7 +211,7 @@ def _launch_masked(
             tokens,
             children.contiguous(),
             logits,
-            shift if shift.stride(2) == 1 else shift.contiguous(),
+            shift,
             ratios,
             inverse_temperature,
             top_k,
