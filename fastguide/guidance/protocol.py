@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from numbers import Integral, Real
-from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from fastguide.states import States
 
 UNBIASED_RULES = ("systematic", "stratified", "multinomial", "residual")
 
@@ -73,6 +76,26 @@ class Guidance(Protocol):
         Returns the next state and the selected children ``[G, N]`` int64: the number ``n·M + m`` within the group of the child
         that each slot goes on with.
         """
+
+
+class Proposal(Protocol):
+    """How proposals are guided.
+
+    Attributes:
+        corrected: whether the weights take ``log p/q`` of the children; without it the samples are those of q.
+    """
+
+    @property
+    def corrected(self) -> bool:
+        """See above."""
+
+    def shift(self, states: States) -> Tensor:
+        """Return float32 what is added in each state: ``[U, L, V]`` to log-probabilities, ``[U, *shape]`` to the mean."""
+
+
+def proposal_of(guidance: Guidance) -> Proposal | None:
+    """Return the guided proposal of guidance that has an attribute ``proposal``; None means the pretrained model's own."""
+    return getattr(guidance, "proposal", None)
 
 
 def reads_values(guidance: Guidance, step: int) -> bool:
