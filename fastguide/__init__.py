@@ -7,6 +7,7 @@ loop) and `fastguide.ops` (the kernels).
 from fastguide import guidance, models, ops, processes, rewards, values
 from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
+from fastguide.export import load
 from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC
 from fastguide.memory import Memory
 from fastguide.processes import MaskedProcess
@@ -35,6 +36,7 @@ __all__ = [
     "Steering",
     "backend",
     "guidance",
+    "load",
     "models",
     "ops",
     "processes",
