@@ -8,7 +8,7 @@ from fastguide import guidance, models, ops, processes, rewards, values
 from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
-from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC
+from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC, Scheduled
 from fastguide.memory import Memory
 from fastguide.processes import MaskedProcess
 from fastguide.result import LogNormalizer, Result
@@ -33,6 +33,7 @@ __all__ = [
     "PosteriorMean",
     "Result",
     "RewardError",
+    "Scheduled",
     "Steering",
     "backend",
     "guidance",

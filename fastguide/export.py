@@ -104,7 +104,7 @@ def save(result: Result, path: str | Path) -> Path:
             "guidance": settings(result.guidance),
             "trace": trace,
             "children": torch.stack(ancestry.children),
-            "branch": ancestry.branch,
+            "branches": ancestry.branches,
             "log_normalizers": result.log_normalizer.groups,
             "reason": result.log_normalizer.reason,
             "manifest": manifest(result),
@@ -123,9 +123,9 @@ def load(path: str | Path) -> Result:
     if not isinstance(held, dict) or held.get("format") != FORMAT:
         raise ValueError(f"path: {path} is not a result of this version of fastguide (format {FORMAT})")
     groups, n = len(held["seeds"]), len(held["samples"]) // len(held["seeds"])
-    ancestry = Ancestry(groups, n, held["branch"])
-    for children in held["children"]:
-        ancestry.append(children.to(torch.int64))
+    ancestry = Ancestry(groups, n)
+    for children, branch in zip(held["children"], held["branches"], strict=True):
+        ancestry.append(children.to(torch.int64), branch)
     return Result(
         **{name: held[name] for name in _STORED},
         log_normalizer=LogNormalizer(held["log_normalizers"], held["reason"]),
@@ -143,7 +143,7 @@ _STORED = ("samples", "log_weights", "rewards", "seeds", "lengths", "problems", 
 def settings(guidance: Any) -> Any:
     """Return guidance as numbers, texts, lists and dicts; the name of its class stands under ``"class"``."""
     if dataclasses.is_dataclass(guidance) and not isinstance(guidance, type):
-        fields = {f.name: settings(getattr(guidance, f.name)) for f in dataclasses.fields(guidance)}
+        fields = {f.name: settings(getattr(guidance, f.name)) for f in dataclasses.fields(guidance) if f.init}
         return {"class": type(guidance).__name__, **fields}
     if isinstance(guidance, dict):
         return {"class": "dict", "items": [[settings(k), settings(v)] for k, v in guidance.items()]}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastguide.ancestry import Ancestry
 from fastguide.frontier import Draw, Frontier, Predictor
-from fastguide.guidance.protocol import Guidance, proposal_of
+from fastguide.guidance.protocol import Guidance, guidance_at, proposal_of
 from fastguide.memory import Memory, default_call_rows
 from fastguide.models.protocol import cat_states
 from fastguide.models.protocol import wrap as wrap_denoiser
@@ -75,8 +75,7 @@ class Run:
     def sample(self) -> Result:
         """Run the loop from noise to data."""
         s, total = self.steering, self.scene.process.steps
-        branch = s.guidance.branch
-        trace, ancestry = Trace(), Ancestry(s.groups, s.particles, branch)
+        trace, ancestry = Trace(), Ancestry(s.groups, s.particles)
         display = make_progress(self.progress)
         began = time.perf_counter()
         timer = Timer()
@@ -86,6 +85,7 @@ class Run:
             particles = frontier.inverse
             s.begin(self._look_ahead(frontier, None, timer))
             for step in range(total):
+                branch = s.branch
                 with timer("denoiser" if frontier.prediction is None else "sampler"):
                     drawn, log_ratio, parents, rows = self.predictor.propose(
                         frontier, particles, self._draw(step), branch
@@ -103,7 +103,7 @@ class Run:
                 chosen = s.select()
                 flat = (chosen + torch.arange(s.groups, device=self.device)[:, None] * s.particles * branch).view(-1)
                 particles = frontier.inverse[flat] if step + 1 < total else flat
-                self._record(step, trace, ancestry, chosen, frontier, timer)
+                self._record(step, branch, trace, ancestry, chosen, frontier, timer)
                 elapsed = time.perf_counter() - began
                 left = elapsed / (step + 1) * (total - step - 1)
                 known = s.reads_values(step + 1) or step + 1 == total
@@ -118,7 +118,8 @@ class Run:
     def _draw(self, step: int) -> Draw:
         """Return the function that draws the children of the particles of a step."""
         s, bound = self.steering, self.scene.bound
-        proposal = proposal_of(s.guidance)
+        guidance = guidance_at(s.guidance, step)
+        proposal = proposal_of(guidance)
 
         def draw(states: States, ancestors: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor | None]:
             # All of them: one seed a group, slots counted by the kernel. Some of them: a seed and a slot for each.
@@ -131,7 +132,7 @@ class Run:
             assert states.output is not None
             children = bound.propose(
                 states.x, states.output, step=step, group=group, seed=s.seeds[group], ancestors=ancestors,
-                branch=s.guidance.branch, slots=None if which is None else which % s.particles, shift=shift,
+                branch=guidance.branch, slots=None if which is None else which % s.particles, shift=shift,
             )  # fmt: skip
             if shift is None or not corrected:
                 return children, None
@@ -158,14 +159,14 @@ class Run:
                 looked, lambda x0: rewards_of(problems, frontier.problem, x0, dims), s.guidance.alpha
             )
         if previous is not None:
-            previous = previous.repeat_interleave(s.guidance.branch, dim=1)
+            previous = previous.repeat_interleave(s.branch, dim=1)
         return mend_broken(values[frontier.inverse].view(s.groups, -1), previous)
 
     def _record(
-        self, step: int, trace: Trace, ancestry: Ancestry, chosen: Tensor, frontier: Frontier, timer: Timer
+        self, step: int, branch: int, trace: Trace, ancestry: Ancestry, chosen: Tensor, frontier: Frontier, timer: Timer
     ) -> None:
         state = self.steering.state
-        parents, ancestors = ancestry.append(chosen)
+        parents, ancestors = ancestry.append(chosen, branch)
         finite = state.values > -torch.inf
         mean = torch.where(finite, state.values, 0.0).sum(1) / finite.sum(1)
         counts = (
@@ -180,7 +181,7 @@ class Run:
             TraceStep(
                 step=step,
                 time=self.scene.process.times[step + 1],
-                alpha=float(self.steering.guidance.alpha),
+                alpha=float(guidance_at(self.steering.guidance, step).alpha),
                 ess=state.ess,
                 resampled=state.resampled,
                 unique_parents=parents,
@@ -228,12 +229,12 @@ class Run:
         x, problem = self.x[row : row + 1], self.problem[row : row + 1]
         state = self.scene.denoiser.init(1, self.scene.problems[int(problem)].condition)
         trajectory = [x[0]]
-        branch, times = self.steering.guidance.branch, self.scene.process.times
+        times, branches = self.scene.process.times, ancestry.branches
         with torch.no_grad():
             for step, (slot, child) in enumerate(zip(slots, children, strict=False)):
                 out = self.predictor.call(x.clone(), step, state, one)
                 states = States(x, out.output, step, times[step], problem, state, one, self.scene)
                 which = one + group * self.steering.particles + slot
-                x, state = self._draw(step)(states, one, which)[0][:, child % branch], out.state
+                x, state = self._draw(step)(states, one, which)[0][:, child % branches[step]], out.state
                 trajectory.append(x[0])
         return torch.stack(trajectory)

@@ -93,6 +93,12 @@ class Proposal(Protocol):
         """Return float32 what is added in each state: ``[U, L, V]`` to log-probabilities, ``[U, *shape]`` to the mean."""
 
 
+def guidance_at(guidance: Guidance, step: int) -> Guidance:
+    """Return the guidance that takes step ``step``: what ``guidance.at(step)`` says where there is such a method."""
+    at = getattr(guidance, "at", None)
+    return guidance if at is None else at(step)
+
+
 def proposal_of(guidance: Guidance) -> Proposal | None:
     """Return the guided proposal of guidance that has an attribute ``proposal``; None means the pretrained model's own."""
     return getattr(guidance, "proposal", None)
