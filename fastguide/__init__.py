@@ -5,6 +5,7 @@ loop) and `fastguide.ops` (the kernels).
 """
 
 from fastguide import guidance, models, ops, processes, rewards, values
+from fastguide.budget import Budget
 from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
@@ -14,6 +15,7 @@ from fastguide.processes import MaskedProcess
 from fastguide.result import LogNormalizer, Result
 from fastguide.sample import sample
 from fastguide.steering import Steering
+from fastguide.strength import AutoAlpha
 from fastguide.values import PosteriorMean
 from fastguide.values.compiled import value
 
@@ -22,9 +24,11 @@ __version__ = "0.1.0"
 __all__ = [
     "SMC",
     "SVDD",
+    "AutoAlpha",
     "BackendUnavailable",
     "Beam",
     "BestOfN",
+    "Budget",
     "DegenerateWeights",
     "LogNormalizer",
     "MaskedProcess",
