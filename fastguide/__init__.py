@@ -6,6 +6,7 @@ loop) and `fastguide.ops` (the kernels).
 
 from fastguide import guidance, models, ops, processes, rewards, values
 from fastguide.budget import Budget
+from fastguide.compare import Comparison, compare
 from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
@@ -29,6 +30,7 @@ __all__ = [
     "Beam",
     "BestOfN",
     "Budget",
+    "Comparison",
     "DegenerateWeights",
     "LogNormalizer",
     "MaskedProcess",
@@ -40,6 +42,7 @@ __all__ = [
     "Scheduled",
     "Steering",
     "backend",
+    "compare",
     "guidance",
     "load",
     "models",
