@@ -12,7 +12,7 @@ from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
 from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC, Scheduled
 from fastguide.memory import Memory
-from fastguide.processes import MaskedProcess
+from fastguide.processes import GaussianProcess, MaskedProcess
 from fastguide.result import LogNormalizer, Result
 from fastguide.sample import sample
 from fastguide.steering import Steering
@@ -32,6 +32,7 @@ __all__ = [
     "Budget",
     "Comparison",
     "DegenerateWeights",
+    "GaussianProcess",
     "LogNormalizer",
     "MaskedProcess",
     "Memory",
