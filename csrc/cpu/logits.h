@@ -73,25 +73,26 @@ template <typename Logit> FG_HD Floats load_first(const Logit* x, int count) {
 #endif
 }
 
-// Whether any logit looked at must be refused: NaN, +inf or above 1e9.
+// In which lanes a logit looked at must be refused: NaN, +inf or above 1e9.
 class Refusals {
 public:
 #if defined(FG_LEVEL_avx512)
   FG_HD void look(Floats v) { fine_ = _mm512_mask_cmp_ps_mask(fine_, v, floats(kMost), _CMP_LE_OQ); }
   // Refuses what is forbidden, too.
   FG_HD void look_least(Floats v) { fine_ = _mm512_mask_cmp_ps_mask(fine_, v, floats(kLeast), _CMP_GE_OQ); }
-  FG_HD bool any() const { return fine_ != 0xFFFF; }
+  // Bit i: lane i is refused.
+  FG_HD std::uint32_t lanes() const { return static_cast<std::uint32_t>(fine_) ^ 0xFFFFu; }
 
 private:
   __mmask16 fine_ = 0xFFFF;
 #else
   FG_HD void look(Floats v) { wrong_ |= ~(v <= floats(kMost)); }
   FG_HD void look_least(Floats v) { wrong_ |= ~(v >= floats(kLeast)); }
-  FG_HD bool any() const {
-    std::int32_t bits = 0;
+  FG_HD std::uint32_t lanes() const {
+    std::uint32_t bits = 0;
     for (int i = 0; i < kLanes; ++i)
-      bits |= wrong_[i];
-    return bits != 0;
+      bits |= static_cast<std::uint32_t>(wrong_[i] != 0) << i;
+    return bits;
   }
 
 private:
@@ -184,7 +185,7 @@ struct Block {
 private:
   FG_HD void finish(Floats most, const Refusals& wrong) {
     max = largest(most);
-    invalid = wrong.any();
+    invalid = wrong.lanes() != 0;
     // Elsewhere a y below -1e9 is too far below the maximum to weigh anything.
     if (max < 64.0f + kLeast) {
       for (int k = 0; k < padded; ++k)

@@ -63,7 +63,7 @@ private:
                          __builtin_shufflevector(most[r], most[r + half], FG_HIGH_HALVES));
     }
     refusals.look_least(most[0]);
-    if (refusals.any())
+    if (refusals.lanes() != 0)
       return false;
     float largest[kRows];
     store(largest, most[0]);

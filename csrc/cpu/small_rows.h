@@ -59,27 +59,33 @@ public:
   FG_HD void read(const RowData<Logit>* rows, Code* codes) {
     load_transposed(rows, &RowData<Logit>::x, &RowData<Logit>::bias, y_);
     Floats max = floats(kForbidden);
-    Ints wrong = {};
+    Refusals wrong[2]; // each a chain of comparisons
     for (int v = 0; v < n_; ++v)
-      take(v, y_[v] * settings_.scale, max, wrong);
+      take(v, y_[v] * settings_.scale, max, wrong[v % 2]);
+    // Elsewhere what lies below -1e9 is too far below the maximum to weigh anything.
+    if (settings_.truncates() || rows[0].shift || lanes_below(max, 64.0f + kLeast))
+      forbid_below_least(max);
     if (settings_.top_k)
       cut_to_number();
     if (settings_.top_p)
       cut_to_share(max);
-    Ints shifted_wrong = {};
+    Refusals shifted_wrong;
     Floats shifted_max = max;
     if (rows[0].shift) {
       load_transposed(rows, &RowData<Logit>::shift, nullptr, shift_);
       shifted_max = floats(kForbidden);
       for (int v = 0; v < n_; ++v)
         take(v, y_[v] == floats(kForbidden) ? y_[v] : y_[v] + shift_[v], shifted_max, shifted_wrong);
+      forbid_below_least(shifted_max);
     }
-    for (int r = 0; r < kLanes; ++r) {
-      const Code code = wrong[r] ? Code::invalid_value : max[r] == kForbidden ? Code::degenerate : Code::ok;
-      const Code then = shifted_wrong[r]               ? Code::invalid_value
-                        : shifted_max[r] == kForbidden ? Code::degenerate
-                                                       : Code::ok;
-      codes[r] = code == Code::ok ? then : code;
+    const std::uint32_t bad = wrong[0].lanes() | wrong[1].lanes(), empty = equal_lanes(max, kForbidden),
+                        bad_then = shifted_wrong.lanes(), empty_then = equal_lanes(shifted_max, kForbidden);
+    for (int r = 0; r < kLanes; ++r)
+      codes[r] = Code::ok;
+    for (std::uint32_t left = bad | empty | bad_then | empty_then; left; left &= left - 1) {
+      const int r = __builtin_ctz(left);
+      const bool at_first = (bad | empty) >> r & 1;
+      codes[r] = (at_first ? bad : bad_then) >> r & 1 ? Code::invalid_value : Code::degenerate;
     }
     weigh_rows(shifted_max);
     for (int v = 1; v < n_; ++v) {
@@ -128,11 +134,18 @@ private:
   }
 
   // Notes token v's logits.
-  FG_HD void take(int v, Floats y, Floats& max, Ints& wrong) {
-    wrong |= ~(y <= floats(kMost));
-    y = y >= floats(kLeast) ? y : floats(kForbidden);
-    max = y > max ? y : max;
+  FG_HD void take(int v, Floats y, Floats& max, Refusals& wrong) {
+    wrong.look(y);
+    max = larger(y, max);
     y_[v] = y;
+  }
+  static FG_HD bool lanes_below(Floats x, float bound) {
+    return equal_lanes(larger(x, floats(bound)), bound) != 0;
+  }
+  void forbid_below_least(Floats& max) {
+    max = max >= floats(kLeast) ? max : floats(kForbidden);
+    for (int v = 0; v < n_; ++v)
+      y_[v] = y_[v] >= floats(kLeast) ? y_[v] : floats(kForbidden);
   }
 
   // A token stays if fewer than top_k exceed it.
