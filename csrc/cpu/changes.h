@@ -68,6 +68,18 @@ FG_HD Below words_below(std::uint64_t key, std::uint32_t slot, std::int64_t chun
   return bits;
 }
 
+// Those of the positions `open` of a chunk whose word is below the threshold.
+FG_HD std::uint64_t chosen(std::uint64_t open, std::uint64_t key, std::uint32_t slot, std::int64_t chunk,
+                           std::int64_t step, std::uint64_t threshold) {
+  if (threshold > 0xFFFFFFFFu || !open)
+    return open;
+  const int n = 64 - __builtin_clzll(open);
+  return threshold
+             ? open & words_below<false>(key, slot, chunk, n, step, static_cast<std::uint32_t>(threshold), 0)
+                          .first
+             : 0;
+}
+
 // The rank of a masked position in order of confidence: the likeliest has the smallest key, below
 // 2^kConfidenceBits. The keys of rows that cannot be ranked hold their code instead.
 constexpr int kConfidenceBits = 62;
