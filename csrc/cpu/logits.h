@@ -77,14 +77,15 @@ template <typename Logit> FG_HD Floats load_first(const Logit* x, int count) {
 class Refusals {
 public:
 #if defined(FG_LEVEL_avx512)
-  FG_HD void look(Floats v) { fine_ = _mm512_mask_cmp_ps_mask(fine_, v, floats(kMost), _CMP_LE_OQ); }
+  // Not the reverse, "fine so far and fine here": a comparison under a mask waits for the one before.
+  FG_HD void look(Floats v) { wrong_ |= _mm512_cmp_ps_mask(v, floats(kMost), _CMP_NLE_UQ); }
   // Refuses what is forbidden, too.
-  FG_HD void look_least(Floats v) { fine_ = _mm512_mask_cmp_ps_mask(fine_, v, floats(kLeast), _CMP_GE_OQ); }
+  FG_HD void look_least(Floats v) { wrong_ |= _mm512_cmp_ps_mask(v, floats(kLeast), _CMP_NGE_UQ); }
   // Bit i: lane i is refused.
-  FG_HD std::uint32_t lanes() const { return static_cast<std::uint32_t>(fine_) ^ 0xFFFFu; }
+  FG_HD std::uint32_t lanes() const { return wrong_; }
 
 private:
-  __mmask16 fine_ = 0xFFFF;
+  __mmask16 wrong_ = 0;
 #else
   FG_HD void look(Floats v) { wrong_ |= ~(v <= floats(kMost)); }
   FG_HD void look_least(Floats v) { wrong_ |= ~(v >= floats(kLeast)); }

@@ -69,9 +69,9 @@ public:
   FG_HD void read(const RowData<Logit>* rows, Code* codes) {
     load_transposed(rows, &RowData<Logit>::x, &RowData<Logit>::bias, y_);
     Floats max = floats(kForbidden);
-    Refusals wrong[2]; // each a chain of comparisons
+    Refusals wrong;
     for (int v = 0; v < n_; ++v)
-      take(v, y_[v] * settings_.scale, max, wrong[v % 2]);
+      take(v, y_[v] * settings_.scale, max, wrong);
     // Elsewhere what lies below -1e9 is too far below the maximum to weigh anything.
     if (settings_.truncates() || rows[0].shift || lanes_below(max, 64.0f + kLeast))
       forbid_below_least(max);
@@ -88,7 +88,7 @@ public:
         take(v, y_[v] == floats(kForbidden) ? y_[v] : y_[v] + shift_[v], shifted_max, shifted_wrong);
       forbid_below_least(shifted_max);
     }
-    const std::uint32_t bad = wrong[0].lanes() | wrong[1].lanes(), empty = equal_lanes(max, kForbidden),
+    const std::uint32_t bad = wrong.lanes(), empty = equal_lanes(max, kForbidden),
                         bad_then = shifted_wrong.lanes(), empty_then = equal_lanes(shifted_max, kForbidden);
     for (int r = 0; r < kLanes; ++r)
       codes[r] = Code::ok;
