@@ -12,19 +12,25 @@ namespace fg::FG_LEVEL {
 namespace {
 
 constexpr std::int64_t kBatch = 32; // chunks of 64 positions whose rows are listed at a time
-constexpr std::int64_t kAhead = 48; // rows, fetched while others are read: alone, each would be waited for
+constexpr std::int64_t kAhead = 48; // rows: alone, each would be waited for
 
-// Fills in the tokens of `n` rows; `rows` has room for a register more.
+// Fills in the tokens of `n` rows; `rows` has room for a register more. Meanwhile fetches rows further on and
+// the tokens of the next batch, whose scan would wait for every line that it reads and writes.
 template <typename Token, typename Logit>
 FG_HD void fill(OpenRow<Logit>* rows, std::int64_t n, const MaskedArgs& a, Token* filled, Trouble& trouble) {
   using Small = SmallModes<Logit>;
   const Small small(a.vocab, a.bias != nullptr);
+  const std::int64_t ahead = kBatch * (a.length < 64 ? a.length : 64); // tokens of a batch
   const std::int64_t step = a.vocab <= Small::kMostTokens ? Small::kRows : 1;
   for (std::int64_t i = 0; i < n; i += step) {
     const std::int64_t some = n - i < step ? n - i : step;
     for (std::int64_t r = i + kAhead; r < i + kAhead + step && r < n; ++r) {
       __builtin_prefetch(rows[r].x);
       __builtin_prefetch(rows[r].x + (a.vocab < 64 ? a.vocab : 64) - 1);
+    }
+    for (std::int64_t r = i; r < i + some; r += 4) {
+      __builtin_prefetch(static_cast<const Token*>(a.tokens) + rows[r].at + ahead);
+      __builtin_prefetch(filled + rows[r].at + ahead, 1);
     }
     for (std::int64_t r = some; r < step; ++r)
       rows[i + r] = rows[i];
