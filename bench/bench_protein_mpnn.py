@@ -71,7 +71,7 @@ def trajectory(model: ProteinMPNN, n: int, steps: int, look_ahead: bool) -> Tens
         wanted = when == step
         found = model.predict(x, state, wanted=None if look_ahead else wanted)
         state = found.state
-        x = torch.where(wanted, draw(found.logits), x)
+        x = torch.where(wanted, draw(found.output), x)
     return x
 
 
@@ -86,7 +86,7 @@ def children(model: ProteinMPNN, n: int, branch: int, steps: int) -> None:
         proposed = torch.where((when == step)[rows], draw(logits)[rows].roll(1, 0), x[rows])
         found = model(proposed, torch.ones(len(rows)), state, rows)
         chosen = torch.arange(n) * branch
-        x, logits, state = proposed[chosen], found.logits[chosen], model.move(found.state, chosen)
+        x, logits, state = proposed[chosen], found.output[chosen], model.move(found.state, chosen)
 
 
 def main() -> None:

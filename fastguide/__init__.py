@@ -5,14 +5,18 @@ loop) and `fastguide.ops` (the kernels).
 """
 
 from fastguide import guidance, models, ops, processes, rewards, values
+from fastguide.budget import Budget
+from fastguide.compare import Comparison, compare
 from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
-from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC
+from fastguide.export import load
+from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC, Scheduled
 from fastguide.memory import Memory
 from fastguide.processes import MaskedProcess
 from fastguide.result import LogNormalizer, Result
 from fastguide.sample import sample
 from fastguide.steering import Steering
+from fastguide.strength import AutoAlpha
 from fastguide.values import PosteriorMean
 from fastguide.values.compiled import value
 
@@ -21,9 +25,12 @@ __version__ = "0.1.0"
 __all__ = [
     "SMC",
     "SVDD",
+    "AutoAlpha",
     "BackendUnavailable",
     "Beam",
     "BestOfN",
+    "Budget",
+    "Comparison",
     "DegenerateWeights",
     "LogNormalizer",
     "MaskedProcess",
@@ -32,9 +39,12 @@ __all__ = [
     "PosteriorMean",
     "Result",
     "RewardError",
+    "Scheduled",
     "Steering",
     "backend",
+    "compare",
     "guidance",
+    "load",
     "models",
     "ops",
     "processes",

@@ -13,32 +13,35 @@ class Ancestry:
     """The selected children of every step.
 
     Attributes:
-        groups: G. particles: N. branch: M.
+        groups: G. particles: N.
         children: per step ``[G, N]`` int32: the child ``n·M + m`` that went on in each slot; its parent's slot is
             ``child // M``.
+        branches: M of each step.
     """
 
     groups: int
     particles: int
-    branch: int
     children: list[Tensor] = field(default_factory=list)
+    branches: list[int] = field(default_factory=list)
     _roots: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self._roots = torch.arange(self.particles, device="cpu").expand(self.groups, self.particles)
 
-    def append(self, children: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, children: Tensor, branch: int = 1) -> tuple[Tensor, Tensor]:
         """Record a step; return the number ``[G]`` of distinct parents, and of distinct particles of the first step."""
         children = children.cpu()
         self.children.append(children.to(torch.int32))
-        parents = children // self.branch
+        self.branches.append(branch)
+        parents = children // branch
         self._roots = self._roots.gather(1, parents)
         return self._distinct(parents), self._distinct(self._roots)
 
     @property
     def parents(self) -> Tensor:
         """``[T, G, N]`` int64: the slot, before each step, of the parent of the particle in each slot after it."""
-        return torch.stack(self.children).to(torch.int64) // self.branch
+        branches = torch.tensor(self.branches, device="cpu")[:, None, None]
+        return torch.stack(self.children).to(torch.int64) // branches
 
     @property
     def roots(self) -> Tensor:
@@ -52,10 +55,10 @@ class Ancestry:
             ``slots``: T + 1 slots, from the start to ``particle``; ``children``: T numbers ``n·M + m``, one a step.
         """
         slots, children = [particle], []
-        for step in reversed(self.children):
+        for step, branch in zip(reversed(self.children), reversed(self.branches), strict=True):
             child = int(step[group, slots[-1]])
             children.append(child)
-            slots.append(child // self.branch)
+            slots.append(child // branch)
         return slots[::-1], children[::-1]
 
     def _distinct(self, slots: Tensor) -> Tensor:

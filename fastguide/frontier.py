@@ -1,7 +1,7 @@
 """The distinct states of one step, and what the denoiser says of them.
 
 Each distinct state is evaluated once; its prediction gives the value of this step and the proposals of the next. Predictions
-are kept while they fit in the memory limit. Beyond it only tokens are kept, and the survivors are predicted again, a
+are kept while they fit in the memory limit. Beyond it only states are kept, and the survivors are predicted again, a
 micro-batch at a time, when they propose.
 """
 
@@ -15,7 +15,13 @@ from torch import Tensor
 
 from fastguide import ops
 from fastguide.memory import Memory, fixed_batches
-from fastguide.models.protocol import Denoiser, Prediction, State, cat_states, state_bytes
+from fastguide.models.protocol import Prediction, State, cat_states, state_bytes
+from fastguide.states import Scene, States
+from fastguide.values.protocol import Value
+
+Draw = Callable[[States, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
+"""``draw(states, ancestors, which)`` → children ``[p, M, *shape]`` of the particles ``which`` (None: all, in order), which
+stand in rows ``ancestors`` of the states, and their ``log p/q`` ``[p, M]`` where a guided proposal is corrected, else None."""
 
 
 @dataclass
@@ -23,19 +29,19 @@ class Frontier:
     """The distinct states of a step.
 
     Attributes:
-        tokens: ``[U, L]`` distinct states.
+        x: ``[U, *shape]`` distinct states.
         inverse: ``[R]`` the distinct state of each child.
         problem: ``[U]`` int64, which condition, reward and length each belongs to.
-        time: noise level.
+        step: steps taken.
         parents: the denoiser state that ``rows`` ``[U]`` continues.
-        prediction: logits and state of all U, or None where they did not fit.
+        prediction: output and state of all U, or None where they did not fit.
         predicted: whether they were computed at all.
     """
 
-    tokens: Tensor
+    x: Tensor
     inverse: Tensor
     problem: Tensor
-    time: float
+    step: int
     parents: State
     rows: Tensor
     prediction: Prediction | None = None
@@ -51,9 +57,7 @@ class Predictor:
         recomputed: how many of them were predicted a second time for want of memory.
     """
 
-    denoiser: Denoiser
-    length: int
-    vocab: int
+    scene: Scene
     memory: Memory
     call_rows: int
     device: torch.device
@@ -78,18 +82,21 @@ class Predictor:
     @property
     def _any_rows(self) -> bool:
         """Whether a call may have any number of rows."""
-        return self.denoiser.batch_invariant or self.memory.ragged
+        return self.scene.denoiser.batch_invariant or self.memory.ragged
 
     @property
     def _row_bytes(self) -> int:
-        return self.length * self.vocab * 4 + self._state_bytes
+        return self.scene.bound.output_bytes + self._state_bytes
 
-    def distinct(self, children: Tensor, problem: Tensor, time: float, parents: State, rows: Tensor) -> Frontier:
-        """Merge equal children ``[R, L]``, each continuing row ``rows[r]`` of ``parents``, into a `Frontier`."""
-        if not self.memory.merge:
+    def distinct(self, children: Tensor, problem: Tensor, step: int, parents: State, rows: Tensor) -> Frontier:
+        """Merge equal children ``[R, *shape]``, each continuing row ``rows[r]`` of ``parents``, into a `Frontier`.
+
+        Real-valued states are left as they are: no two of them are equal.
+        """
+        if not self.memory.merge or children.is_floating_point():
             each = torch.arange(len(children), device=children.device)
-            return Frontier(children, each, problem, time, parents, rows)
-        key = self.denoiser.key(children, parents, rows)
+            return Frontier(children, each, problem, step, parents, rows)
+        key = self.scene.denoiser.key(children, parents, rows)
         if key.ndim != 2 or len(key) != len(children):
             raise ValueError(
                 f"denoiser: expected key(x, state, rows) of shape [{len(children)}, K], one row a state, got "
@@ -99,114 +106,123 @@ class Predictor:
             key = torch.cat([key, problem[:, None]], dim=1)
         merged = ops.unique(key)
         first = merged.representatives
-        return Frontier(children[first], merged.inverse, problem[first], time, parents, rows[first])
+        return Frontier(children[first], merged.inverse, problem[first], step, parents, rows[first])
 
-    def call(self, tokens: Tensor, time: float, state: State, rows: Tensor) -> Prediction:
-        """Predict ``[b, L]`` states; a network that is not batch invariant sees ``call_rows`` rows at a time, always."""
-        self.computed += len(tokens)
-        if self._any_rows or len(tokens) == self.call_rows:
-            return self._checked(self.denoiser(tokens, self._times(len(tokens), time), state, rows), len(tokens))
-        parts = _Parts(len(tokens))
-        for index, real in fixed_batches(len(tokens), self.call_rows, tokens.device):
+    def call(self, x: Tensor, step: int, state: State, rows: Tensor) -> Prediction:
+        """Predict ``[b, *shape]`` states; a network that is not batch invariant sees ``call_rows`` rows at a time, always."""
+        denoiser, time = self.scene.denoiser, self.scene.process.times[step]
+        self.computed += len(x)
+        if self._any_rows or len(x) == self.call_rows:
+            return self._checked(denoiser(x, self._times(len(x), time), state, rows), len(x))
+        parts = _Parts(len(x))
+        for index, real in fixed_batches(len(x), self.call_rows, x.device):
             n = len(index)
-            out = self._checked(self.denoiser(tokens[index], self._times(n, time), state, rows[index]), n)
-            kept = self.denoiser.move(out.state, torch.arange(real, device=tokens.device)) if real < n else out.state
-            parts.add(Prediction(out.logits[:real], kept))
+            out = self._checked(denoiser(x[index], self._times(n, time), state, rows[index]), n)
+            kept = denoiser.move(out.state, torch.arange(real, device=x.device)) if real < n else out.state
+            parts.add(Prediction(out.output[:real], kept))
         return parts.joined()
 
     def _times(self, n: int, time: float) -> Tensor:
         return torch.full((n,), time, dtype=torch.float32, device=self.device)
 
     def _checked(self, prediction: Prediction, n: int) -> Prediction:
-        shape = (n, self.length, self.vocab)
-        if prediction.logits.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            raise TypeError(
-                f"denoiser: expected logits of dtype float32, float16 or bfloat16, got {prediction.logits.dtype}; return "
-                "logits.float()"
-            )
-        if prediction.logits.shape != shape:
-            raise ValueError(
-                f"denoiser: expected logits of shape {list(shape)} ([states, length, vocab]), got "
-                f"{list(prediction.logits.shape)}; the mask has no logit column"
-            )
+        self.scene.bound.check(prediction.output, n)
         return prediction
 
-    def batches(self, frontier: Frontier, index: Tensor) -> Iterator[tuple[Tensor, Prediction]]:
-        """Yield ``(part of index, prediction of those distinct states)``, a micro-batch at a time."""
+    def _batches(self, frontier: Frontier, index: Tensor) -> Iterator[tuple[States, State]]:
+        """Yield the distinct states ``index``, predicted, and their denoiser state, a micro-batch at a time."""
         for part in torch.split(index, self.micro_batch):
-            yield part, self.call(frontier.tokens[part], frontier.time, frontier.parents, frontier.rows[part])
+            out = self.call(frontier.x[part], frontier.step, frontier.parents, frontier.rows[part])
+            yield self._states(frontier, part, out.output), out.state
 
-    def look_ahead(self, frontier: Frontier, clean: Callable[[Tensor, Tensor, Tensor], Tensor] | None) -> Tensor | None:
-        """Predict every distinct state; return the estimates ``clean(tokens, logits, problem)`` ``[U, L]``, if asked.
+    def _states(self, frontier: Frontier, part: Tensor | None, output: Tensor | None) -> States:
+        x, problem, rows = frontier.x, frontier.problem, frontier.rows
+        if part is not None:
+            x, problem, rows = x[part], problem[part], rows[part]
+        time = self.scene.process.times[frontier.step]
+        return States(x, output, frontier.step, time, problem, frontier.parents, rows, self.scene)
 
-        Predictions are kept in ``frontier.prediction`` where all fit, in the memory of those of the step before. Where nothing
-        is asked and they do not fit, nothing is computed before the states propose.
+    def look_ahead(self, frontier: Frontier, value: Value | None) -> Tensor | None:
+        """Predict every distinct state; return what ``value`` reads off them ``[U, …]``, if one is given.
+
+        Predictions are kept in ``frontier.prediction`` where all fit, in the memory of those of the step before. Where none is
+        read and they do not fit, none is computed before the states propose.
         """
-        count = len(frontier.tokens)
-        estimates: list[Tensor] = []
+        count = len(frontier.x)
+        everyone = torch.arange(count, device=frontier.x.device)
+        looked: list[Tensor] = []
         most = min(len(frontier.inverse), self._limit // self._row_bytes)
         parts: _Parts | None = _Parts(count, most, self._kept)
         fits = count * self._row_bytes <= self._limit
-        if clean is None and not fits:
-            return None
-        for part, out in self.batches(frontier, torch.arange(count, device=frontier.tokens.device)):
-            if not self._state_bytes and out.state is not None:
-                self._state_bytes = state_bytes(out.state) // len(part)
+        if not fits and not (value and value.reads_output):
+            if value is None:
+                return None
+            return torch.cat(
+                [value.look(self._states(frontier, p, None)) for p in torch.split(everyone, self.micro_batch)]
+            )
+        for states, state in self._batches(frontier, everyone):
+            assert states.output is not None
+            if not self._state_bytes and state is not None:
+                self._state_bytes = state_bytes(state) // len(states.x)
                 fits = count * self._row_bytes <= self._limit
-            if clean is not None:
-                estimates.append(clean(frontier.tokens[part], out.logits, frontier.problem[part]))
+            if value is not None:
+                looked.append(value.look(states))
             if not fits:
                 parts = None
             if parts is not None:
-                parts.add(out)
+                parts.add(Prediction(states.output, state))
         frontier.predicted = True
         if parts is not None:
             frontier.prediction = parts.joined()
             self._kept = parts.buffer
-        return torch.cat(estimates) if clean is not None else None
+        return torch.cat(looked) if value is not None else None
 
     def propose(
-        self, frontier: Frontier, particles: Tensor, draw: Callable[..., Tensor], branch: int
-    ) -> tuple[Tensor, State, Tensor]:
+        self, frontier: Frontier, particles: Tensor, draw: Draw, branch: int
+    ) -> tuple[Tensor, Tensor | None, State, Tensor]:
         """Draw the children of ``particles`` ``[P]``, each the index of a distinct state.
 
         Args:
             frontier: the states.
             particles: ``[P]`` the distinct state of each particle.
-            draw: ``draw(tokens, logits, ancestors, which)`` → children ``[p, M, L]`` of the particles ``which``, whose tokens
-                and logits stand in rows ``ancestors``; None means all, in order.
+            draw: what draws.
             branch: children M.
 
         Returns:
-            children ``[P, M, L]``, the denoiser state of the parents, and the row ``[P]`` of it that each particle continues.
+            children ``[P, M, *shape]``, their ``log p/q`` or None, the denoiser state of the parents, and the row ``[P]`` of
+            it that each particle continues.
         """
         device = particles.device
         if frontier.prediction is not None:
-            children = draw(frontier.tokens, frontier.prediction.logits, particles, None)
-            return children, frontier.prediction.state, particles
+            states = self._states(frontier, None, frontier.prediction.output)
+            return *draw(states, particles, None), frontier.prediction.state, particles
         survivors, row = torch.unique(particles, return_inverse=True)
         order = torch.argsort(row, stable=True)
         starts = torch.searchsorted(row[order], torch.arange(len(survivors) + 1, device=device))
-        children = frontier.tokens.new_empty((len(particles), branch, self.length))
-        states, done = [], 0
+        children = frontier.x.new_empty((len(particles), branch, *frontier.x.shape[1:]))
+        log_ratio = torch.empty((len(particles), branch), dtype=torch.float64, device=device)
+        guided = False
+        states_after, done = [], 0
         before = self.computed
-        for part, out in self.batches(frontier, survivors):
-            which = order[int(starts[done]) : int(starts[done + len(part)])]
-            children[which] = draw(frontier.tokens[part], out.logits, row[which] - done, which)
-            states.append(out.state)
-            done += len(part)
+        for states, state in self._batches(frontier, survivors):
+            which = order[int(starts[done]) : int(starts[done + len(states.x)])]
+            children[which], ratio = draw(states, row[which] - done, which)
+            if ratio is not None:
+                guided, log_ratio[which] = True, ratio
+            states_after.append(state)
+            done += len(states.x)
         if frontier.predicted:
             self.recomputed += self.computed - before
-        return children, cat_states(states), row
+        return children, log_ratio if guided else None, cat_states(states_after), row
 
 
 class _Parts:
-    """Predictions of parts of ``count`` states, joined as they come: a list of them would hold all logits twice.
+    """Predictions of parts of ``count`` states, joined as they come: a list of them would hold all outputs twice.
 
     ``most`` is how many states a later step may have: new memory is taken for as many at once.
 
     Attributes:
-        buffer: the memory that the logits are written to, at first that of an earlier step or None. Fresh memory would cost
+        buffer: the memory that outputs are written to, at first that of an earlier step or None. Fresh memory would cost
             more in page faults than the copy itself.
     """
 
@@ -215,23 +231,23 @@ class _Parts:
         self._count = count
         self._most = max(count, most)
         self._done = 0
-        self._logits: Tensor | None = None
+        self._output: Tensor | None = None
         self._states: list[State] = []
 
     def add(self, part: Prediction) -> None:
-        rows = len(part.logits)
+        rows = len(part.output)
         if rows == self._count:
-            self._logits = part.logits
+            self._output = part.output
         else:
-            if self._logits is None:
-                self._logits = self._room(part.logits)
-            self._logits[self._done : self._done + rows] = part.logits
+            if self._output is None:
+                self._output = self._room(part.output)
+            self._output[self._done : self._done + rows] = part.output
         self._states.append(part.state)
         self._done += rows
 
     def joined(self) -> Prediction:
-        assert self._logits is not None
-        return Prediction(self._logits, cat_states(self._states))
+        assert self._output is not None
+        return Prediction(self._output, cat_states(self._states))
 
     def _room(self, like: Tensor) -> Tensor:
         buffer = self.buffer

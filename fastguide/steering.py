@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from fastguide import ops
-from fastguide.guidance.protocol import Guidance, State, reads_values
+from fastguide.guidance.protocol import Guidance, State, guidance_at, reads_values
 from fastguide.ops._checks import count
 from fastguide.reference.exp import MAX_LOG_WEIGHT
 from fastguide.reference.philox import expand_seed
@@ -80,6 +80,8 @@ class Steering:
         if isinstance(guidance, type) or not isinstance(guidance, Guidance):
             kind = f"the class {guidance.__name__}" if isinstance(guidance, type) else type(guidance).__name__
             raise TypeError(f"guidance: expected fg.SMC(...), fg.SVDD(...), fg.BestOfN(...) or the like, got {kind}")
+        if math.isnan(guidance.alpha):
+            raise ValueError("alpha: 'auto' is found by fg.sample from a pilot run; a Steering needs the number")
         self.guidance = guidance
         self.particles = count("particles", particles)
         self.groups = count("groups", groups)
@@ -88,6 +90,11 @@ class Steering:
         self._state: State | None = None
         self._pending: tuple[Tensor, Tensor | None, bool] | None = None
         self._children: Tensor | None = None
+
+    @property
+    def branch(self) -> int:
+        """Children M that each particle proposes in the step to come."""
+        return guidance_at(self.guidance, self.state.step).branch
 
     @property
     def state(self) -> State:
@@ -156,7 +163,7 @@ class Steering:
         self._weigh(rewards, log_ratio, final=True)
 
     def _weigh(self, values: Tensor | None, log_ratio: Tensor | None, *, final: bool) -> None:
-        branch = self.guidance.branch
+        branch = self.branch
         if values is None:
             if self.reads_values(self.state.step + 1):
                 raise ValueError(f"values: {type(self.guidance).__name__} needs the values of the children")
@@ -185,12 +192,13 @@ class Steering:
         if self._children is None:
             raise RuntimeError("Steering: call select() before move()")
         leaves, spec = pytree.tree_flatten(tensors)
-        rows = self.groups * self.particles * self.guidance.branch
+        branch = guidance_at(self.guidance, self.state.step - 1).branch
+        rows = self.groups * self.particles * branch
         for leaf in leaves:
             if isinstance(leaf, Tensor) and (leaf.ndim == 0 or len(leaf) != rows):
                 raise ValueError(
                     f"tensors: expected {rows} rows (groups {self.groups} × particles {self.particles} × branch "
-                    f"{self.guidance.branch}), got shape {list(leaf.shape)}"
+                    f"{branch}), got shape {list(leaf.shape)}"
                 )
         gathered = iter(ops.move([leaf for leaf in leaves if isinstance(leaf, Tensor)], self._children))
         moved = pytree.tree_unflatten([next(gathered) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)

@@ -55,3 +55,9 @@ class Trace(list[TraceStep]):
             raise AttributeError(f"trace: no field {name!r}; there are {', '.join(TraceStep._fields)}")
         column = [getattr(step, name) for step in self]
         return torch.stack(column) if column and isinstance(column[0], Tensor) else torch.tensor(column, device="cpu")
+
+    def to_dataframe(self) -> Any:
+        """Return a ``pandas.DataFrame``, one row a step and group."""
+        from fastguide.export import trace_to_dataframe
+
+        return trace_to_dataframe(self)

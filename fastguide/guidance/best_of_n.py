@@ -41,8 +41,8 @@ class BestOfN:
         return self.alpha > 0
 
     def begin(self, values: Tensor) -> State:
-        """Start with equal weights."""
-        return start(values, torch.zeros_like(values))
+        """Start with equal weights; no value is read."""
+        return start(torch.zeros_like(values), torch.zeros_like(values))
 
     def step(
         self, state: State, values: Tensor, *, seeds: Tensor, log_ratio: Tensor | None = None, final: bool = False

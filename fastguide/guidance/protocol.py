@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from numbers import Integral, Real
-from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from fastguide.strength import AutoAlpha, resolve_alpha
+
+if TYPE_CHECKING:
+    from fastguide.states import States
 
 UNBIASED_RULES = ("systematic", "stratified", "multinomial", "residual")
 
@@ -75,6 +80,32 @@ class Guidance(Protocol):
         """
 
 
+class Proposal(Protocol):
+    """How proposals are guided.
+
+    Attributes:
+        corrected: whether the weights take ``log p/q`` of the children; without it the samples are those of q.
+    """
+
+    @property
+    def corrected(self) -> bool:
+        """See above."""
+
+    def shift(self, states: States) -> Tensor:
+        """Return float32 what is added in each state: ``[U, L, V]`` to log-probabilities, ``[U, *shape]`` to the mean."""
+
+
+def guidance_at(guidance: Guidance, step: int) -> Guidance:
+    """Return the guidance that takes step ``step``: what ``guidance.at(step)`` says where there is such a method."""
+    at = getattr(guidance, "at", None)
+    return guidance if at is None else at(step)
+
+
+def proposal_of(guidance: Guidance) -> Proposal | None:
+    """Return the guided proposal of guidance that has an attribute ``proposal``; None means the pretrained model's own."""
+    return getattr(guidance, "proposal", None)
+
+
 def reads_values(guidance: Guidance, step: int) -> bool:
     """Whether the values of the states after ``step`` steps are read."""
     return guidance.value_steps is None or step in guidance.value_steps
@@ -98,7 +129,13 @@ def is_number(x: object) -> TypeGuard[float]:
 
 
 def check_alpha(alpha: object, *, positive: bool) -> float:
-    """Return a temperature as a float; refuse what is not a number, negative, or zero where a weight is needed."""
+    """Return a temperature as a float; refuse what is not a number, negative, or zero where a weight is needed.
+
+    ``"auto"`` and `AutoAlpha` stay until `fastguide.sample` has found the number.
+    """
+    alpha = resolve_alpha(alpha)
+    if isinstance(alpha, AutoAlpha):
+        return alpha
     if not is_number(alpha) or alpha < 0:
         raise ValueError(f"alpha: expected a finite number of at least 0, got {alpha!r}")
     if positive and alpha == 0:

@@ -95,6 +95,8 @@ class SMC:
         self, state: State, values: Tensor, *, seeds: Tensor, log_ratio: Tensor | None = None, final: bool = False
     ) -> tuple[State, Tensor]:
         """Reweight by the change of potential and resample the groups whose weights are uneven; the last step only weighs."""
+        if not state.carried:  # other guidance left it (see Scheduled)
+            state = state._replace(carried=(state.values, state.values, torch.full_like(state.log_z, 1.0 / self.alpha)))
         before, running, beta = state.carried
         values, unit = values[..., 0], self._unit(beta)
         ratio = None if log_ratio is None else log_ratio[..., 0]

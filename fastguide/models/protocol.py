@@ -1,6 +1,6 @@
 """The denoiser protocol: what the loop asks of a pretrained model.
 
-The short form is a callable ``denoiser(x, t) -> logits``. The full form keeps a state per particle (ranks, decoder or
+The short form is a callable ``denoiser(x, t) -> output``. The full form keeps a state per particle (ranks, decoder or
 key/value caches): a pytree (nested dicts, lists, tuples) of tensors whose leading axis is the particle. The state that a call
 returns belongs to the rows it was called with; their children continue it, each naming its parent's row in ``rows``.
 """
@@ -21,12 +21,14 @@ class Prediction(NamedTuple):
     """What a denoiser says of a batch of states.
 
     Attributes:
-        logits: ``[n, L, V]`` unnormalised log-probabilities of the clean token at each position. Only masked positions are
-            read. float32, float16 or bfloat16; ``-inf`` forbids a token.
+        output: what the network returns, as the process reads it. Tokens: logits ``[n, L, V]``, unnormalised
+            log-probabilities of the clean token at each position (of a masked process only masked positions are read);
+            float32, float16 or bfloat16; ``-inf`` forbids a token. Real states: ``[n, *shape]`` float32, in the
+            parametrisation that the process names (noise, clean sample, v, score, velocity).
         state: the pytree that the children of these rows continue.
     """
 
-    logits: Tensor
+    output: Tensor
     state: State = None
 
 
@@ -50,7 +52,7 @@ class Denoiser:
         """Predict the clean sample from states ``x``.
 
         Args:
-            x: ``[n, L]`` int64 tokens; the mask id is the vocabulary size.
+            x: ``[n, L]`` int64 tokens (the mask id is the vocabulary size), or ``[n, *shape]`` float32.
             t: ``[n]`` float32 noise levels, 1 = noise, 0 = data.
             state: the pytree of the parents, as ``init`` or an earlier call returned it.
             rows: ``[n]`` int64, the row of ``state`` that each row of ``x`` continues; None means row by row.
@@ -84,15 +86,16 @@ class _Wrapped(Denoiser):
         if isinstance(out, Prediction):
             return out
         if not isinstance(out, Tensor):
-            raise TypeError(f"denoiser: expected logits as a torch.Tensor [n, L, V], got {type(out).__name__}")
+            raise TypeError(f"denoiser: expected a torch.Tensor (of tokens: logits), got {type(out).__name__}")
         return Prediction(out)
 
 
 def wrap(fn: Callable[..., Any], *, batch_invariant: bool = False) -> Denoiser:
-    """Turn ``fn(x, t) -> logits`` into a `Denoiser`; a `Denoiser` is returned as it is.
+    """Turn ``fn(x, t) -> output`` into a `Denoiser`; a `Denoiser` is returned as it is.
 
     Args:
-        fn: maps int64 tokens ``[n, L]`` and float32 noise levels ``[n]`` to logits ``[n, L, V]``.
+        fn: maps states ``[n, *shape]`` and float32 noise levels ``[n]`` to what the process reads: logits ``[n, L, V]`` of
+            tokens ``[n, L]``, for example.
         batch_invariant: promise that a row's logits have the same bits in a batch of any size (a table, an exact oracle),
             which saves the padding of calls.
     """

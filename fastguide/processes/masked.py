@@ -29,6 +29,8 @@ from torch import Tensor
 
 from fastguide import ops
 from fastguide.ops._checks import choice, count
+from fastguide.processes.bound_masked import BoundMasked
+from fastguide.processes.protocol import Constraints
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda t: 1.0 - t,
@@ -138,6 +140,12 @@ class MaskedProcess:
         n = free.double()
         return ((n * s).round() - (n * kept).round()).clamp(min=0).to(torch.int64)
 
+    def bind(
+        self, constraints: Constraints, *, groups: int, particles: int, seeds: Tensor, device: torch.device
+    ) -> BoundMasked:
+        """Return the process with the given tokens, lengths and bias of a run; the prior needs no randomness."""
+        return BoundMasked(self, constraints, groups, particles, device)
+
     def prior(self, n: int, x_init: Tensor | None = None, device: torch.device | str = "cpu") -> Tensor:
         """Return ``[n, L]`` int64 states at t = 1: masks, except where ``x_init`` (``[L]`` or ``[n, L]``) has tokens."""
         if x_init is None:
@@ -166,6 +174,7 @@ class MaskedProcess:
         branch: int = 1,
         slots: Tensor | None = None,
         bias: Tensor | None = None,
+        shift: Tensor | None = None,
         lengths: Tensor | None = None,
         free: Tensor | None = None,
         frozen: Tensor | None = None,
@@ -192,11 +201,37 @@ class MaskedProcess:
             top_k=self.top_k,
             top_p=self.top_p,
             bias=bias,
+            shift=shift,
             ancestors=ancestors,
             branch=branch,
             seed=seed,
             step=step,
             slots=slots,
+            lengths=lengths,
+        )
+
+    def log_ratio(
+        self,
+        children: Tensor,
+        tokens: Tensor,
+        logits: Tensor,
+        shift: Tensor,
+        *,
+        ancestors: Tensor | None = None,
+        bias: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Return ``log p/q`` ``[P, M]`` float64 of children proposed with ``shift``; see `fastguide.ops.masked_log_ratio`."""
+        return ops.masked_log_ratio(
+            tokens,
+            children,
+            logits,
+            shift,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            bias=bias,
+            ancestors=ancestors,
             lengths=lengths,
         )
 

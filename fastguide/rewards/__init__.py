@@ -7,6 +7,7 @@ from fastguide.rewards.plddt import PLDDT
 from fastguide.rewards.properties import ProtParam
 from fastguide.rewards.protocol import Reward, each, wrap
 from fastguide.rewards.resolve import resolve
+from fastguide.rewards.terms import Shaped, clipped, flat_bottom, linear
 
 __all__ = [
     "NLL",
@@ -14,11 +15,15 @@ __all__ = [
     "Constraint",
     "ProtParam",
     "Reward",
+    "Shaped",
     "Weighted",
+    "clipped",
     "composition_at_most",
     "contains",
     "each",
+    "flat_bottom",
     "forbids",
+    "linear",
     "max_run",
     "net_charge",
     "resolve",

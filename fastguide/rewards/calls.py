@@ -25,7 +25,7 @@ class RewardCalls:
 
     Args:
         reward: the reward.
-        decode: what turns token rows ``[n, L]`` into what the reward sees.
+        decode: what turns clean rows ``[n, *shape]`` into what the reward sees.
         call_rows: fixed number of rows of each call to a reward that is not batch invariant.
         ragged: call with as many rows as there are.
         merge: evaluate equal samples of one call once (only for deterministic rewards).
@@ -45,14 +45,16 @@ class RewardCalls:
     _memory: dict[bytes, float] = field(default_factory=dict)
 
     def __call__(self, x0: Tensor) -> Tensor:
-        """Return ``[n]`` float64 rewards of clean samples ``[n, L]``."""
+        """Return ``[n]`` float64 rewards of clean samples ``[n, *shape]``."""
         if self.reward.cheap:
             return self._evaluate(x0)
         if not (self.merge and self.reward.deterministic):
             return self._evaluate(x0.clone())  # a reward may write into what it is given
         merged = ops.unique(x0)
         rows = x0[merged.representatives]
-        values = self._recall(rows) if self.remember else self._evaluate(rows)
+        # Real-valued samples do not come again.
+        recall = self.remember and not rows.is_floating_point()
+        values = self._recall(rows) if recall else self._evaluate(rows)
         return values[merged.inverse]
 
     def _recall(self, rows: Tensor) -> Tensor:

@@ -2,5 +2,6 @@
 
 from fastguide.values import compiled
 from fastguide.values.posterior_mean import PosteriorMean
+from fastguide.values.protocol import Value
 
-__all__ = ["PosteriorMean", "compiled"]
+__all__ = ["PosteriorMean", "Value", "compiled"]

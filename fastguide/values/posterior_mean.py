@@ -8,11 +8,13 @@ because their weights telescope.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
-import torch
 from torch import Tensor
+
+from fastguide.states import States
 
 
 @dataclass(frozen=True)
@@ -25,29 +27,16 @@ class PosteriorMean:
 
     decode: str = "argmax"
 
+    reads_output: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if self.decode != "argmax":
             raise ValueError(f"decode: unknown {self.decode!r}; choose 'argmax'")
 
-    def clean(self, process: Any, tokens: Tensor, logits: Tensor, **options: Any) -> Tensor:
-        """Return the clean samples ``[U, L]`` whose rewards estimate the values of the states ``tokens``."""
-        estimate: Tensor = process.mode(tokens, logits, **options)
-        return estimate
+    def look(self, states: States) -> Tensor:
+        """Return the clean samples that the denoiser predicts."""
+        return states.estimate()
 
-    def combine(self, rewards: Tensor, previous: Tensor | None) -> Tensor:
-        """Turn the rewards ``[G, R]`` of the estimates into values.
-
-        A look-ahead of −inf says that x̂0 breaks a hard constraint, not that x_t cannot be completed: it counts as the lowest
-        finite value of its group at this step, or, where there is none, as the parent's value (0 at the start). Any finite
-        number keeps SMC exact; the constraint itself acts through the last weight, which is the reward.
-
-        Args:
-            rewards: ``[G, R]`` float64, R children a group.
-            previous: ``[G, R]`` values of the parents, None at the first state.
-        """
-        broken = rewards == -torch.inf
-        if not bool(broken.any()):
-            return rewards
-        lowest = torch.where(broken, torch.inf, rewards).amin(dim=1, keepdim=True)
-        fallback = torch.zeros_like(rewards) if previous is None else previous
-        return torch.where(broken, torch.where(lowest == torch.inf, fallback, lowest.expand_as(rewards)), rewards)
+    def values(self, looked: Tensor, rewards: Callable[[Tensor], Tensor], alpha: float) -> Tensor:
+        """Return their rewards."""
+        return rewards(looked)

@@ -37,7 +37,7 @@ def steer(
     ess = []
     s.begin(value(x, 0))
     for step in range(oracle.steps):
-        children = oracle.process.propose(x, oracle.denoiser(x, None), step=step, seed=s.seeds, branch=guidance.branch)
+        children = oracle.process.propose(x, oracle.denoiser(x, None), step=step, seed=s.seeds, branch=s.branch)
         x = children.flatten(0, 1)
         if step + 1 < oracle.steps:
             s.weigh(value(x, step + 1))

@@ -39,7 +39,7 @@ def test_masked_residues_given_those_revealed(name, part, backbones, design, pee
     size = len(structure.tokens)
     tokens, order = random_tokens(size), random_order(size)
     revealed, masked = order[: int(part * size)], order[int(part * size) :]
-    found = reveal_one_by_one(ProteinMPNN(design(structure)), tokens, revealed).logits[0].log_softmax(1)
+    found = reveal_one_by_one(ProteinMPNN(design(structure)), tokens, revealed).output[0].log_softmax(1)
     expected = peer.conditional(structure, tokens, revealed, masked[:3])[:, :20].log_softmax(1)
     torch.testing.assert_close(found[masked[:3]], expected, **TOLERANCE)
 
@@ -72,7 +72,7 @@ def test_fixed_residues_come_first_in_their_order(dimer, design, peer):
     structure = replace(dimer, tokens=tokens)
     model = ProteinMPNN(design(structure, [(i,) for i in free], output=range(46)))
     revealed = random_order(len(free))[:10]
-    found = reveal_one_by_one(model, tokens[free], revealed).logits[0].log_softmax(1)
+    found = reveal_one_by_one(model, tokens[free], revealed).output[0].log_softmax(1)
     asked = [v for v in range(len(free)) if v not in revealed][:3]
     expected = peer.conditional(structure, tokens, fixed + [free[v] for v in revealed], [free[v] for v in asked])
     torch.testing.assert_close(found[asked], expected[:, :20].log_softmax(1), **TOLERANCE)
@@ -87,7 +87,7 @@ def test_residues_without_all_their_atoms_are_context_without_a_state(crambin, d
     free = [i for i in range(46) if i not in broken]
     model = ProteinMPNN(design(structure, [(i,) for i in free]))
     revealed = [0, 5, 20]
-    found = reveal_one_by_one(model, structure.tokens[free], revealed).logits[0].log_softmax(1)
+    found = reveal_one_by_one(model, structure.tokens[free], revealed).output[0].log_softmax(1)
     asked = [2, 14, 40]
     before = broken + [free[v] for v in revealed]
     expected = peer.conditional(structure, structure.tokens, before, [free[v] for v in asked])
@@ -98,7 +98,7 @@ def test_tied_residues_average_their_logits(dimer, design, peer):
     """A homodimer with tied chains, nothing revealed: no order of the package's says that two residues come at once."""
     model = ProteinMPNN(design(dimer, [(i, i + 46) for i in range(46)]))
     x = torch.full((1, 46), MASK)
-    found = model(x, torch.ones(1)).logits[0, 7].log_softmax(0)
+    found = model(x, torch.ones(1)).output[0, 7].log_softmax(0)
     members = peer.conditional(dimer, dimer.tokens, [], [7, 53])[:, :20]
     torch.testing.assert_close(found, members.mean(0).log_softmax(0), **TOLERANCE)
 

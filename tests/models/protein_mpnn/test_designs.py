@@ -19,8 +19,8 @@ def test_bias_is_added_to_masked_rows_only(crambin, design):
     bias[3, 4], bias[5, 1], bias[6, 1] = 2.5, -torch.inf, -torch.inf
     x = torch.full((1, 46), MASK)
     x[0, 6] = 0
-    plain = ProteinMPNN(design(crambin))(x, torch.ones(1)).logits
-    biased = ProteinMPNN(design(crambin, bias=bias))(x, torch.ones(1)).logits
+    plain = ProteinMPNN(design(crambin))(x, torch.ones(1)).output
+    biased = ProteinMPNN(design(crambin, bias=bias))(x, torch.ones(1)).output
     assert torch.equal(biased[:, [0, 1, 2, 3, 4, 5]], (plain + bias)[:, [0, 1, 2, 3, 4, 5]])
     assert not biased[0, 6].any()
 
@@ -36,8 +36,8 @@ def test_tied_residues_are_revealed_together(dimer, design):
     for position in (4, 9, 30):
         x[0, position] = y[0, position] = y[0, position + 46] = 11
         p, q = tied(x, torch.ones(1), p.state), untied(y, torch.ones(1), q.state)
-    mean = (q.logits[:, :46] + q.logits[:, 46:]) / 2
-    torch.testing.assert_close(p.logits, mean, rtol=0.0, atol=1e-5)
+    mean = (q.output[:, :46] + q.output[:, 46:]) / 2
+    torch.testing.assert_close(p.output, mean, rtol=0.0, atol=1e-5)
 
 
 def test_decode_expands_variables_and_fills_in_what_is_fixed(dimer, design, letters):
@@ -142,7 +142,7 @@ class TestWeights:
         torch.save({**content, "num_edges": 12}, tmp_path / "few.pt")
         few = ProteinMPNN(design(crambin), weights=tmp_path / "few.pt")
         x = torch.full((1, 46), MASK)
-        assert not torch.equal(few(x).logits, ProteinMPNN(design(crambin))(x).logits)
+        assert not torch.equal(few(x).output, ProteinMPNN(design(crambin))(x).output)
 
     def test_what_is_no_weight_file_is_refused(self, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="no 'v_48_999'; choose one of v_48_002, v_48_010, v_48_020, v_48_030"):

@@ -50,7 +50,7 @@ def test_cached_rows_equal_recomputed_ones_bit_for_bit(model, crambin, design):
     assert "keys" in cached[0].state
     assert "keys" not in recomputed[0].state
     for ours, theirs in zip(cached, recomputed, strict=True):
-        assert torch.equal(ours.logits, theirs.logits)
+        assert torch.equal(ours.output, theirs.output)
 
 
 @pytest.mark.parametrize("rows", [[5], [8, 3, 60, 0, 11, 42, 1], list(range(63, -1, -1)), [7] * 9])
@@ -58,7 +58,7 @@ def test_a_row_has_the_same_bits_in_any_batch(model, half, rows):
     x, prediction = half
     rows = torch.tensor(rows)
     again = model(x[rows], torch.ones(len(rows)), prediction.state, rows)
-    assert torch.equal(again.logits, prediction.logits[rows])
+    assert torch.equal(again.output, prediction.output[rows])
     assert torch.equal(again.state["keys"], prediction.state["keys"][rows])
 
 
@@ -70,7 +70,7 @@ def test_results_are_the_same_with_one_thread_and_two(backbones, design, threads
         torch.set_num_threads(count)
         model = ProteinMPNN(design(structure))
         predictions = trajectory(model, tokens, when, [0, 30, 60])
-        found.append([*(prediction.logits for prediction in predictions), model.nll(tokens)])
+        found.append([*(prediction.output for prediction in predictions), model.nll(tokens)])
     assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
 
 
@@ -83,7 +83,7 @@ def test_nll_has_the_same_bits_in_any_batch(model):
 def test_a_call_with_nothing_new_changes_nothing(model, half):
     x, prediction = half
     again = model(x, torch.ones(64), prediction.state)
-    assert torch.equal(again.logits, prediction.logits)
+    assert torch.equal(again.output, prediction.output)
     assert torch.equal(again.state["ranks"], prediction.state["ranks"])
 
 
@@ -101,7 +101,7 @@ def test_children_continue_their_parents_row(model):
     x = torch.where(when[rows] < 20, tokens[rows], MASK)
     direct = model(x, torch.ones(3), parents, rows)
     moved = model(x, torch.ones(3), model.move(parents, rows))
-    assert torch.equal(direct.logits, moved.logits)
+    assert torch.equal(direct.output, moved.output)
 
 
 def test_what_one_call_reveals_does_not_see_each_other(model, crambin):
@@ -115,7 +115,7 @@ def test_what_one_call_reveals_does_not_see_each_other(model, crambin):
     at_once = model(one_by_one, torch.ones(1))
     assert state["ranks"][0, :10].tolist() == list(range(10))
     assert at_once.state["ranks"][0, :10].tolist() == [0] * 10
-    assert (prediction.logits - at_once.logits).abs().max() > 1e-3
+    assert (prediction.output - at_once.output).abs().max() > 1e-3
 
 
 def test_only_what_is_wanted_is_computed_and_the_run_goes_on(model):
@@ -128,8 +128,8 @@ def test_only_what_is_wanted_is_computed_and_the_run_goes_on(model):
         wanted = (when >= count) & (when < following)
         found = model.predict(torch.where(when < count, tokens, MASK), state, wanted=wanted)
         state = found.state
-        assert torch.equal(found.logits[wanted], expected.logits[wanted])
-        assert not found.logits[~wanted].any()
+        assert torch.equal(found.output[wanted], expected.output[wanted])
+        assert not found.output[~wanted].any()
 
 
 def test_key_is_that_of_the_state_before_and_after_the_call(model, half):
@@ -166,10 +166,10 @@ def test_designs_share_a_batch(backbones, crambin, design):
     rows = torch.tensor([2, 0, 3, 1])
     mixed = model(x[rows], torch.ones(4), state, rows)
     alone = ProteinMPNN(small)(x[:2, :46], torch.ones(2))
-    assert torch.equal(mixed.logits[[1, 3], :46], alone.logits)
-    assert not mixed.logits[[1, 3], 46:].any()
+    assert torch.equal(mixed.output[[1, 3], :46], alone.output)
+    assert not mixed.output[[1, 3], 46:].any()
     alone = ProteinMPNN(large)(x[2:], torch.ones(2))
-    assert torch.equal(mixed.logits[[0, 2]], alone.logits)
+    assert torch.equal(mixed.output[[0, 2]], alone.output)
 
 
 def test_designs_forgotten_for_want_of_memory_come_back_the_same(backbones, crambin, design):
@@ -177,10 +177,10 @@ def test_designs_forgotten_for_want_of_memory_come_back_the_same(backbones, cram
     model = ProteinMPNN(small)
     model.memory = 0
     x = torch.full((1, 46), MASK)
-    before = model(x, torch.ones(1), model.init(1)).logits
+    before = model(x, torch.ones(1), model.init(1)).output
     model.init(1, large)
     state = ProteinMPNN(small).init(1)
-    assert torch.equal(model(x, torch.ones(1), state).logits, before)
+    assert torch.equal(model(x, torch.ones(1), state).output, before)
 
 
 def test_cache_is_given_up_where_it_takes_too_much_memory(crambin, design, monkeypatch):
@@ -193,12 +193,12 @@ def test_cache_is_given_up_where_it_takes_too_much_memory(crambin, design, monke
 
 def test_modes_of_the_caller_are_left_alone(model):
     x = torch.full((1, 46), MASK)
-    expected = model(x, torch.ones(1)).logits
+    expected = model(x, torch.ones(1)).output
     random_state = torch.get_rng_state()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(model(x, torch.ones(1)).logits, expected)
+        assert torch.equal(model(x, torch.ones(1)).output, expected)
     with torch.inference_mode():
-        assert torch.equal(model(x, torch.ones(1)).logits, expected)
+        assert torch.equal(model(x, torch.ones(1)).output, expected)
     model.nll(torch.zeros(1, 46, dtype=torch.int64))
     assert torch.is_grad_enabled()
     assert torch.equal(torch.get_rng_state(), random_state)

@@ -1,0 +1,102 @@
+"""What the groups of a run are asked: a condition, a reward and a length each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastguide.memory import Memory
+from fastguide.models.protocol import Denoiser
+from fastguide.rewards.calls import RewardCalls
+from fastguide.rewards.protocol import wrap as wrap_reward
+
+
+@dataclass
+class Problem:
+    """A condition, a reward and a length (None: whole); groups that share all three share rows of calls."""
+
+    condition: Any
+    reward: RewardCalls
+    length: int | None
+
+    def rewards(self, x0: Tensor) -> Tensor:
+        """Return ``[n]`` float64 rewards of clean samples ``[n, *shape]``, padding included."""
+        return self.reward(x0 if self.length is None else x0[:, : self.length])
+
+
+class Problems:
+    """The distinct problems of a run.
+
+    Attributes:
+        of_group: the problem of each group.
+        first_group: ``[P]`` int64, one group of each problem.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        conditions: list[Any],
+        reward: Any,
+        decode: Any,
+        lengths: Tensor | None,
+        memory: Memory,
+        call_rows: int,
+        device: torch.device,
+    ) -> None:
+        groups = len(conditions)
+        rewards, decodes = per_group("reward", reward, groups), per_group("decode", decode, groups)
+        of_length: list[int | None] = [None] * groups if lengths is None else lengths.tolist()
+        numbers: dict[tuple[int | None, ...], int] = {}
+        self._problems: list[Problem] = []
+        of_group: list[int] = []
+        for c, r, d, length in zip(conditions, rewards, decodes, of_length, strict=True):
+            key = (id(c), id(r), id(d), length)
+            if key not in numbers:
+                numbers[key] = len(self._problems)
+                seen = d or partial(denoiser.decode, condition=c)
+                calls = RewardCalls(wrap_reward(r), seen, call_rows, memory.ragged, memory.merge, memory.remember)
+                self._problems.append(Problem(c, calls, length))
+            of_group.append(numbers[key])
+        self.of_group = tuple(of_group)
+        self.first_group = torch.tensor([of_group.index(p) for p in range(len(self))], device=device)
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def __getitem__(self, number: int) -> Problem:
+        return self._problems[number]
+
+    @property
+    def reward_rows(self) -> int:
+        """Samples evaluated so far."""
+        return sum(p.reward.computed for p in self._problems)
+
+    def rewards(self, x0: Tensor, problem: Tensor) -> Tensor:
+        """Return the float64 rewards of clean samples, of problem ``problem[u]`` each.
+
+        Args:
+            x0: ``[U, *shape]``.
+            problem: ``[U]``.
+        """
+        if len(self) == 1:
+            return self[0].rewards(x0)
+        out = torch.empty(len(x0), dtype=torch.float64, device=x0.device)
+        for i, p in enumerate(self._problems):
+            members = (problem == i).nonzero()[:, 0]
+            if len(members):
+                out[members] = p.rewards(x0[members])
+        return out
+
+
+def per_group(name: str, value: Any, groups: int) -> list[Any]:
+    """Return one value a group: those of a sequence, or the same for all."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != groups:
+            raise ValueError(f"{name}: expected one for each of the {groups} groups, got {len(value)}")
+        return list(value)
+    return [value] * groups

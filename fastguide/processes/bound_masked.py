@@ -1,0 +1,118 @@
+"""Masked diffusion bound to the groups of a run: given tokens, lengths, forbidden tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fastguide.processes.protocol import Constraints, expand_init, resolve_lengths
+
+if TYPE_CHECKING:
+    from fastguide.processes.masked import MaskedProcess
+
+
+class BoundMasked:
+    """See `fastguide.processes.protocol.Bound`."""
+
+    def __init__(
+        self, process: MaskedProcess, constraints: Constraints, groups: int, particles: int, device: torch.device
+    ) -> None:
+        self.process = process
+        self.bias = self._check_bias(constraints.bias, device)
+        self.lengths = resolve_lengths(constraints, process.length, groups, device)
+        x_init = expand_init(constraints.x_init, groups, particles)
+        if constraints.frozen is not None and x_init is None:
+            raise ValueError("frozen: give the tokens to keep in x_init")
+        if x_init is not None and constraints.frozen is not None:
+            x_init = self._keep_frozen(x_init, constraints.frozen)
+        self.x = process.prior(groups * particles, x_init, device)
+        self.output_bytes = 4 * process.length * process.vocab
+        self.free, self.given = self._find_given(groups)
+
+    def _check_bias(self, bias: Tensor | None, device: torch.device) -> Tensor | None:
+        if bias is None:
+            return None
+        shapes = ((self.process.vocab,), (self.process.length, self.process.vocab))
+        if not isinstance(bias, Tensor) or bias.shape not in shapes:
+            got = list(bias.shape) if isinstance(bias, Tensor) else type(bias).__name__
+            raise ValueError(f"bias: expected a tensor of shape {list(shapes[0])} or {list(shapes[1])}, got {got}")
+        return bias.to(device, torch.float32)
+
+    def _keep_frozen(self, x_init: Tensor, frozen: Tensor) -> Tensor:
+        if not isinstance(frozen, Tensor) or frozen.dtype != torch.bool or frozen.shape != (self.process.length,):
+            got = f"{frozen.dtype} {list(frozen.shape)}" if isinstance(frozen, Tensor) else type(frozen).__name__
+            raise ValueError(f"frozen: expected a bool tensor of shape [{self.process.length}], got {got}")
+        return torch.where(frozen, x_init, self.process.mask)
+
+    def _find_given(self, groups: int) -> tuple[Tensor | None, Tensor | None]:
+        """Return how many masks each group has at the start ``[G]``, and where tokens are given ``[L]``, if any are.
+
+        Only what the process asks for: counts where it reveals by count, places where it takes tokens back.
+        """
+        process = self.process
+        if process.reveal != "count" and process.remask == 0:
+            return None, None
+        rows = self.x.view(groups, -1, process.length)
+        used = torch.ones_like(rows, dtype=torch.bool)
+        if self.lengths is not None:
+            within = torch.arange(process.length, device=rows.device) < self.lengths[:, None]
+            used = within[:, None].expand_as(rows)
+        free = ((rows == process.mask) & used).sum(-1).amax(-1)
+        given = (rows != process.mask) & used
+        places = given.flatten(0, 1).any(0)
+        if process.remask > 0 and bool((given != (places & used)).any()):
+            raise ValueError("x_init: with process.remask every row must give tokens at the same positions")
+        return free, places if bool(places.any()) else None
+
+    def check(self, output: Tensor, n: int) -> None:
+        """Raise unless ``output`` are logits ``[n, L, V]``."""
+        check_logits(output, (n, self.process.length, self.process.vocab))
+
+    def estimate(self, x: Tensor, output: Tensor, *, step: int, group: Tensor) -> Tensor:
+        """Return the most probable clean sample, position by position."""
+        lengths = None if self.lengths is None else self.lengths[group]
+        return self.process.mode(x, output, bias=self.bias, lengths=lengths)
+
+    def propose(
+        self,
+        x: Tensor,
+        output: Tensor,
+        *,
+        step: int,
+        group: Tensor,
+        seed: Tensor,
+        ancestors: Tensor,
+        branch: int = 1,
+        slots: Tensor | None = None,
+        shift: Tensor | None = None,
+    ) -> Tensor:
+        """Draw children ``[P, M, L]``."""
+        return self.process.propose(
+            x, output, step=step, seed=seed, ancestors=ancestors, branch=branch, slots=slots, bias=self.bias, shift=shift,
+            lengths=None if self.lengths is None else self.lengths[group],
+            free=None if self.free is None else self.free[group], frozen=self.given,
+        )  # fmt: skip
+
+    def log_ratio(
+        self, children: Tensor, x: Tensor, output: Tensor, shift: Tensor, *, step: int, group: Tensor, ancestors: Tensor
+    ) -> Tensor:
+        """Return ``log p/q`` ``[P, M]``, summed over the positions revealed in the step."""
+        return self.process.log_ratio(
+            children, x, output, shift, ancestors=ancestors, bias=self.bias,
+            lengths=None if self.lengths is None else self.lengths[group],
+        )  # fmt: skip
+
+
+def check_logits(logits: Tensor, shape: tuple[int, int, int]) -> None:
+    """Raise unless a denoiser returned floating logits of this shape ``(n, L, V)``."""
+    if logits.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise TypeError(
+            f"denoiser: expected logits of dtype float32, float16 or bfloat16, got {logits.dtype}; return logits.float()"
+        )
+    if logits.shape != shape:
+        raise ValueError(
+            f"denoiser: expected logits of shape {list(shape)} ([states, length, vocab]), got {list(logits.shape)}; the "
+            "mask has no logit column"
+        )

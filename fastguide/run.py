@@ -1,0 +1,278 @@
+"""One run of `fastguide.sample`: settings checked, then the loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastguide.ancestry import Ancestry
+from fastguide.budget import Budget, Spending
+from fastguide.frontier import Draw, Frontier, Predictor
+from fastguide.guidance.protocol import Guidance, guidance_at, proposal_of
+from fastguide.memory import Memory, default_call_rows
+from fastguide.models.protocol import cat_states
+from fastguide.models.protocol import wrap as wrap_denoiser
+from fastguide.problems import Problems, per_group
+from fastguide.processes.protocol import Constraints, Process
+from fastguide.progress import Status, make_progress
+from fastguide.result import LogNormalizer, Result
+from fastguide.states import Scene, States, rewards_of
+from fastguide.steering import Steering
+from fastguide.timer import Timer
+from fastguide.trace import Trace, TraceStep
+from fastguide.values.protocol import Value, mend_broken
+
+
+class Run:
+    """The guided denoising loop. Arguments are those of `fastguide.sample`.
+
+    Attributes:
+        scene: process, denoiser and problems.
+        steering: weighs and selects.
+        x: ``[G·N, *shape]`` states at t = 1.
+        problem: ``[G·N]`` int64, the problem of each particle.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        denoiser: Any,
+        reward: Any,
+        guidance: Guidance,
+        *,
+        value: Value,
+        particles: int,
+        groups: int,
+        condition: Sequence[Any] | None,
+        constraints: Constraints,
+        decode: Any,
+        seed: int | Sequence[int] | Tensor,
+        memory: Memory,
+        budget: Budget | None,
+        device: torch.device,
+        progress: bool | Callable[[Status], object],
+        callback: Callable[[TraceStep], object] | None,
+    ) -> None:
+        self.steering = Steering(guidance, particles=particles, groups=groups, seed=seed, device=device)
+        particles, groups = self.steering.particles, self.steering.groups
+        self.value, self.memory, self.device, self.progress, self.callback = value, memory, device, progress, callback
+        if condition is not None and not isinstance(condition, (list, tuple)):
+            raise TypeError(f"condition: expected a list with one for each of the {groups} groups")
+        conditions = per_group("condition", condition, groups)
+        denoiser = wrap_denoiser(denoiser)
+        constraints = constraints._replace(known_lengths=[denoiser.length_of(c) for c in conditions])
+        bound = process.bind(constraints, groups=groups, particles=particles, seeds=self.steering.seeds, device=device)
+        call_rows = memory.call_rows or default_call_rows(particles * guidance.branch, bound.output_bytes)
+        problems = Problems(denoiser, conditions, reward, decode, bound.lengths, memory, call_rows, device)
+        self.scene = Scene(process, bound, denoiser, problems, guidance.alpha)
+        self.predictor = Predictor(self.scene, memory, call_rows, device)
+        self.x = bound.x
+        self.problem = torch.tensor(problems.of_group, device=device).repeat_interleave(particles)
+        self._counts = (0, 0, 0)
+        self._began = time.perf_counter()
+        self.spending = Spending(budget) if budget is not None else None
+        if self.spending is not None:
+            rows = groups * particles
+            self.spending.require(rows * process.steps, self._last_rows)
+
+    def sample(self) -> Result:
+        """Run the loop from noise to data."""
+        s, total = self.steering, self.scene.process.steps
+        trace, ancestry = Trace(), Ancestry(s.groups, s.particles)
+        display = make_progress(self.progress)
+        began = time.perf_counter()
+        timer = Timer()
+        try:
+            everyone = torch.arange(len(self.x), device=self.device)
+            frontier = self.predictor.distinct(self.x, self.problem, 0, self._initial_state(), everyone)
+            particles = frontier.inverse
+            s.begin(self._look_ahead(frontier, None, timer))
+            for step in range(total):
+                branch = s.branch
+                with timer("denoiser" if frontier.prediction is None else "sampler"):
+                    drawn, log_ratio, parents, rows = self.predictor.propose(
+                        frontier, particles, self._draw(step), branch
+                    )
+                children = drawn.flatten(0, 1)
+                problem = self.problem.repeat_interleave(branch)
+                if step + 1 < total:
+                    frontier = self.predictor.distinct(
+                        children, problem, step + 1, parents, rows.repeat_interleave(branch)
+                    )
+                    s.weigh(self._look_ahead(frontier, s.state.values, timer), log_ratio)
+                else:
+                    with timer("reward"):
+                        s.finish(self.scene.problems.rewards(children, problem), log_ratio)
+                chosen = s.select()
+                flat = (chosen + torch.arange(s.groups, device=self.device)[:, None] * s.particles * branch).view(-1)
+                particles = frontier.inverse[flat] if step + 1 < total else flat
+                self._record(step, branch, trace, ancestry, chosen, frontier, timer)
+                elapsed = time.perf_counter() - began
+                left = elapsed / (step + 1) * (total - step - 1)
+                known = s.reads_values(step + 1) or step + 1 == total
+                best = float(trace[-1].values_max.max()) if known else float("-inf")
+                display(Status(step + 1, total, float(s.state.ess.mean()), s.particles, best, elapsed, left))
+                if self.callback is not None:
+                    self.callback(trace[-1])
+        finally:
+            display.close()
+        return self._result(children[particles], trace, ancestry, time.perf_counter() - began)
+
+    def _draw(self, step: int) -> Draw:
+        """Return the function that draws the children of the particles of a step."""
+        s, bound = self.steering, self.scene.bound
+        guidance = guidance_at(s.guidance, step)
+        proposal = proposal_of(guidance)
+
+        def draw(states: States, ancestors: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor | None]:
+            # All of them: one seed a group, slots counted by the kernel. Some of them: a seed and a slot for each.
+            group = torch.arange(s.groups, device=self.device) if which is None else which // s.particles
+            shift, corrected = None, False
+            if proposal is not None:
+                alive, ancestors = torch.unique(ancestors, return_inverse=True)
+                states = states.take(alive)
+                shift, corrected = proposal.shift(states), proposal.corrected
+            assert states.output is not None
+            children = bound.propose(
+                states.x, states.output, step=step, group=group, seed=s.seeds[group], ancestors=ancestors,
+                branch=guidance.branch, slots=None if which is None else which % s.particles, shift=shift,
+            )  # fmt: skip
+            if shift is None or not corrected:
+                return children, None
+            return children, bound.log_ratio(
+                children, states.x, states.output, shift, step=step, group=group, ancestors=ancestors
+            )
+
+        return draw
+
+    def _initial_state(self) -> Any:
+        n, problems = self.steering.particles, self.scene.problems
+        return cat_states([self.scene.denoiser.init(n, problems[p].condition) for p in problems.of_group])
+
+    @property
+    def _last_rows(self) -> int:
+        """Most samples that the last step may have the reward evaluate."""
+        s = self.steering
+        return s.groups * s.particles * guidance_at(s.guidance, self.scene.process.steps - 1).branch
+
+    def _affords(self, frontier: Frontier) -> bool:
+        """Whether the budget covers a look at these states, and then the rest of the run without any."""
+        spent = self.spending
+        if spent is None or spent.ended is not None:
+            return spent is None
+        spent.seconds = time.perf_counter() - self._began
+        spent.denoiser_rows, spent.reward_rows = self.predictor.computed, self.scene.problems.reward_rows
+        states, rest = len(frontier.x), self.scene.process.steps - frontier.step - 1
+        looks = states * getattr(self.value, "draws", 1)
+        if not spent.covers(states + rest * len(self.x), looks + self._last_rows):
+            spent.ended = frontier.step
+        return spent.ended is None
+
+    def _look_ahead(self, frontier: Frontier, previous: Tensor | None, timer: Timer) -> Tensor | None:
+        s, problems = self.steering, self.scene.problems
+        reads = s.reads_values(frontier.step)
+        if previous is not None:
+            previous = previous.repeat_interleave(s.branch, dim=1)
+        if not reads and self.spending is not None:
+            return None
+        if not self._affords(frontier):
+            return previous
+        with timer("denoiser"):
+            looked = self.predictor.look_ahead(frontier, self.value if reads else None)
+        if looked is None:
+            return None
+        dims = self.x.ndim
+        with timer("reward"):
+            values = self.value.values(
+                looked, lambda x0: rewards_of(problems, frontier.problem, x0, dims), s.guidance.alpha
+            )
+        return mend_broken(values[frontier.inverse].view(s.groups, -1), previous)
+
+    def _record(
+        self, step: int, branch: int, trace: Trace, ancestry: Ancestry, chosen: Tensor, frontier: Frontier, timer: Timer
+    ) -> None:
+        state = self.steering.state
+        parents, ancestors = ancestry.append(chosen, branch)
+        finite = state.values > -torch.inf
+        mean = torch.where(finite, state.values, 0.0).sum(1) / finite.sum(1)
+        counts = (
+            self.predictor.computed,
+            self.predictor.recomputed,
+            self.scene.problems.reward_rows,
+        )
+        denoiser_rows, recomputed_rows, reward_rows = (now - was for now, was in zip(counts, self._counts, strict=True))
+        self._counts = counts
+        seconds = timer.lap()
+        if self.spending is not None:
+            self.spending.seconds_denoiser += seconds.get("denoiser", 0.0)
+            self.spending.seconds_reward += seconds.get("reward", 0.0)
+        trace.append(
+            TraceStep(
+                step=step,
+                time=self.scene.process.times[step + 1],
+                alpha=float(guidance_at(self.steering.guidance, step).alpha),
+                ess=state.ess,
+                resampled=state.resampled,
+                unique_parents=parents,
+                unique_ancestors=ancestors,
+                values_mean=mean,
+                values_max=state.values.amax(1),
+                distinct=len(frontier.x),
+                denoiser_rows=denoiser_rows,
+                recomputed_rows=recomputed_rows,
+                reward_rows=reward_rows,
+                seconds=sum(seconds.values()),
+                seconds_denoiser=seconds.get("denoiser", 0.0),
+                seconds_reward=seconds.get("reward", 0.0),
+            )
+        )
+
+    def _result(self, samples: Tensor, trace: Trace, ancestry: Ancestry, seconds: float) -> Result:
+        s = self.steering
+        reason = None
+        if len(self.scene.problems) > 1:
+            reason = "the groups have different problems; see .groups"
+        if not s.guidance.estimates_normalizer:
+            name = type(s.guidance).__name__
+            reason = "alpha = 0 leaves no weights" if s.guidance.alpha == 0 else f"{name} gives no estimate"
+        return Result(
+            samples=samples,
+            log_weights=s.log_weights.reshape(-1),
+            rewards=s.state.values.reshape(-1),
+            log_normalizer=LogNormalizer(s.log_normalizer, reason),
+            trace=trace,
+            ancestry=ancestry,
+            seeds=s.seeds,
+            guidance=s.guidance,
+            lengths=self.scene.bound.lengths,
+            problems=self.scene.problems.of_group,
+            seconds=seconds,
+            decode=tuple(self.scene.problems[i].reward.decode for i in self.scene.problems.of_group),
+            provenance=self._provenance(),
+            _replay=lambda group, particle: self._replay(ancestry, group, particle),
+        )
+
+    def _provenance(self) -> dict[str, Any]:
+        spent = self.spending
+        return {} if spent is None or spent.ended is None else {"guidance_ended_at_step": spent.ended}
+
+    def _replay(self, ancestry: Ancestry, group: int, particle: int) -> Tensor:
+        slots, children = ancestry.lineage(particle, group)
+        row = group * self.steering.particles + slots[0]
+        one = torch.zeros(1, dtype=torch.int64, device=self.device)
+        x, problem = self.x[row : row + 1], self.problem[row : row + 1]
+        state = self.scene.denoiser.init(1, self.scene.problems[int(problem)].condition)
+        trajectory = [x[0]]
+        times, branches = self.scene.process.times, ancestry.branches
+        with torch.no_grad():
+            for step, (slot, child) in enumerate(zip(slots, children, strict=False)):
+                out = self.predictor.call(x.clone(), step, state, one)
+                states = States(x, out.output, step, times[step], problem, state, one, self.scene)
+                which = one + group * self.steering.particles + slot
+                x, state = self._draw(step)(states, one, which)[0][:, child % branches[step]], out.state
+                trajectory.append(x[0])
+        return torch.stack(trajectory)

@@ -1,0 +1,89 @@
+"""The states of one step as look-ahead values and guided proposals see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from fastguide.models.protocol import Prediction, State
+from fastguide.processes.protocol import Bound, Process
+
+if TYPE_CHECKING:
+    from fastguide.models.protocol import Denoiser
+    from fastguide.problems import Problems
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What stays the same during a run.
+
+    Attributes:
+        process: as the caller gave it. bound: the same under the constraints of the run.
+        denoiser: the network. Its rows are not counted when it is called from here; `States.predict` counts them.
+        problems: conditions and rewards.
+        alpha: temperature of the target.
+    """
+
+    process: Process
+    bound: Bound
+    denoiser: Denoiser
+    problems: Problems
+    alpha: float
+
+
+@dataclass(frozen=True)
+class States:
+    """States after ``step`` steps, and what the denoiser says of them.
+
+    Attributes:
+        x: ``[U, *shape]``.
+        output: ``[U, …]`` the denoiser's output; None where a value does not read it and it was not computed.
+        step: steps taken so far, 0 is the noise.
+        time: noise level.
+        problem: ``[U]`` int64, which problem each belongs to.
+        parents: the denoiser state that the call which gave ``output`` continued, row ``rows[u]`` of it for each.
+        rows: ``[U]`` int64.
+        scene: the run.
+    """
+
+    x: Tensor
+    output: Tensor | None
+    step: int
+    time: float
+    problem: Tensor
+    parents: State
+    rows: Tensor
+    scene: Scene
+
+    @property
+    def group(self) -> Tensor:
+        """``[U]`` int64: one group that each state's problem belongs to."""
+        return self.scene.problems.first_group[self.problem]
+
+    def estimate(self) -> Tensor:
+        """Return the clean sample ``[U, *shape]`` that the denoiser predicts."""
+        assert self.output is not None
+        return self.scene.bound.estimate(self.x, self.output, step=self.step, group=self.group)
+
+    def rewards(self, x0: Tensor) -> Tensor:
+        """Return float64 rewards ``[U]`` or ``[U, m]`` of clean samples ``[U, *shape]`` or ``[U, m, *shape]``."""
+        return rewards_of(self.scene.problems, self.problem, x0, self.x.ndim)
+
+    def take(self, index: Tensor) -> States:
+        """Return the states of these rows."""
+        output = None if self.output is None else self.output[index]
+        return replace(self, x=self.x[index], output=output, problem=self.problem[index], rows=self.rows[index])
+
+    def predict(self, x: Tensor, t: Tensor) -> Prediction:
+        """Call the denoiser on other states ``[U, *shape]`` (soft one-hot rows, states that require gradients)."""
+        return self.scene.denoiser(x, t, self.parents, self.rows)
+
+
+def rewards_of(problems: Problems, problem: Tensor, x0: Tensor, dims: int) -> Tensor:
+    """Return rewards of ``[U, *shape]`` or ``[U, m, *shape]``, where ``[U, *shape]`` has ``dims`` dimensions."""
+    if x0.ndim == dims:
+        return problems.rewards(x0, problem)
+    m = x0.shape[1]
+    return problems.rewards(x0.flatten(0, 1), problem.repeat_interleave(m)).view(-1, m)
