@@ -170,6 +170,8 @@ def _launch(
                 _checks.refuse_element("log_weights", log_weights, index)
             if code == _native.DEGENERATE and not keep:
                 _checks.raise_degenerate(log_weights, rule, k)
+            if code == _native.OUT_OF_MEMORY:
+                raise MemoryError(f"select: no memory for its workspace of rows of {shape[-1]} items; split them")
         return out
     refused = _checks.first_refused(log_weights)
     if refused is not None:
