@@ -140,12 +140,16 @@ void evaluate_and_update(const ReweightSelectArgs& a, const Particles<Real>& p, 
   }
 }
 
+// Moves the range by its ancestors, or copies it where they are null.
 template <typename T>
 void gather(const void* from, void* to, std::int64_t offset, const std::int32_t* ancestors,
             const Range& range) {
   const T* source = static_cast<const T*>(from) + offset;
   T* target = static_cast<T*>(to) + offset;
-  for (std::int64_t i = range.first; i < range.last; ++i)
+  if (ancestors == nullptr && range.first < range.last)
+    __builtin_memcpy(target + range.first, source + range.first,
+                     static_cast<std::size_t>(range.last - range.first) * sizeof(T));
+  for (std::int64_t i = range.first; ancestors != nullptr && i < range.last; ++i)
     target[i] = source[ancestors[i]];
 }
 
@@ -201,9 +205,10 @@ Status reweight_select_group(const ReweightSelectArgs& a, const Team& team, std:
     for (std::int64_t i = range.first; i < range.last; ++i)
       row.ancestors[i] = static_cast<std::int32_t>(i);
   }
-  gather(a.values, a.new_values, sizeof(Real), offset, row.ancestors, range);
+  const std::int32_t* ancestors = resample ? row.ancestors : nullptr;
+  gather(a.values, a.new_values, sizeof(Real), offset, ancestors, range);
   if (a.running != nullptr)
-    gather(a.running, a.new_running, a.running_bytes, offset, row.ancestors, range);
+    gather(a.running, a.new_running, a.running_bytes, offset, ancestors, range);
   return weighed.degenerate() ? Status{Code::degenerate, g} : Status{};
 }
 
