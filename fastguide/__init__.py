@@ -10,7 +10,7 @@ from fastguide.compare import Comparison, compare
 from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
-from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC, Scheduled
+from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC, ParticleGibbs, Scheduled
 from fastguide.memory import Memory
 from fastguide.processes import GaussianProcess, MaskedProcess
 from fastguide.result import LogNormalizer, Result
@@ -37,6 +37,7 @@ __all__ = [
     "MaskedProcess",
     "Memory",
     "NestedSMC",
+    "ParticleGibbs",
     "PosteriorMean",
     "Result",
     "RewardError",

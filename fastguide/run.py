@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,7 +37,12 @@ class Run:
         steering: weighs and selects.
         x: ``[G·N, *shape]`` states at t = 1.
         problem: ``[G·N]`` int64, the problem of each particle.
+        retained: ``[T + 1, G, *shape]`` the trajectory that slot 0 of each group follows, None where all are drawn.
+        history: the selected states ``[G·N, *shape]`` before and after each step, where somebody put a list here.
     """
+
+    retained: Tensor | None = None
+    history: list[Tensor] | None = None
 
     def __init__(
         self,
@@ -67,6 +74,7 @@ class Run:
         if hasattr(process, "wrap"):
             denoiser = process.wrap(denoiser)
         constraints = constraints._replace(known_lengths=[denoiser.length_of(c) for c in conditions])
+        self._constraints = constraints
         bound = process.bind(constraints, groups=groups, particles=particles, seeds=self.steering.seeds, device=device)
         call_rows = memory.call_rows or default_call_rows(particles * guidance.branch, bound.output_bytes)
         problems = Problems(denoiser, conditions, reward, decode, bound.lengths, memory, call_rows, device)
@@ -81,6 +89,19 @@ class Run:
             rows = groups * particles
             self.spending.require(rows * process.steps, self._last_rows)
 
+    def again(self, guidance: Guidance, seeds: Tensor) -> Run:
+        """Return a run of the same problems by other guidance and seeds; rewards are remembered and rows counted on."""
+        run, s = copy(self), self.steering
+        run.steering = Steering(guidance, particles=s.particles, groups=s.groups, seed=seeds, device=self.device)
+        bound = self.scene.process.bind(
+            self._constraints, groups=s.groups, particles=s.particles, seeds=seeds, device=self.device
+        )
+        run.scene = replace(self.scene, bound=bound, alpha=guidance.alpha)
+        used = self.predictor
+        run.predictor = Predictor(run.scene, self.memory, used.call_rows, self.device, used.computed, used.recomputed)
+        run.x, run.retained, run.history = bound.x, None, None
+        return run
+
     def sample(self) -> Result:
         """Run the loop from noise to data."""
         s, total = self.steering, self.scene.process.steps
@@ -89,9 +110,13 @@ class Run:
         began = time.perf_counter()
         timer = Timer()
         try:
+            if self.retained is not None:
+                self._slot_zero(self.x)[:] = self.retained[0]
             everyone = torch.arange(len(self.x), device=self.device)
             frontier = self.predictor.distinct(self.x, self.problem, 0, self._initial_state(), everyone)
             particles = frontier.inverse
+            if self.history is not None:
+                self.history.append(self.x)
             s.begin(self._look_ahead(frontier, None, timer))
             for step in range(total):
                 branch = s.branch
@@ -100,6 +125,8 @@ class Run:
                         frontier, particles, self._draw(step), branch
                     )
                 children = drawn.flatten(0, 1)
+                if self.retained is not None:
+                    self._slot_zero(children)[:] = self.retained[step + 1]
                 problem = self.problem.repeat_interleave(branch)
                 if step + 1 < total:
                     frontier = self.predictor.distinct(
@@ -112,6 +139,8 @@ class Run:
                 chosen = s.select()
                 flat = (chosen + torch.arange(s.groups, device=self.device)[:, None] * s.particles * branch).view(-1)
                 particles = frontier.inverse[flat] if step + 1 < total else flat
+                if self.history is not None:
+                    self.history.append(children[flat])
                 self._record(step, branch, trace, ancestry, chosen, frontier, timer)
                 elapsed = time.perf_counter() - began
                 left = elapsed / (step + 1) * (total - step - 1)
@@ -123,6 +152,25 @@ class Run:
         finally:
             display.close()
         return self._result(children[particles], trace, ancestry, time.perf_counter() - began)
+
+    def affords_pass(self) -> bool:
+        """Whether the budget covers another pass of the loop, some of it guided."""
+        if self.spending is None:
+            return True
+        if self.spending.ended is not None:
+            return False
+        self._count_spending()
+        return self.spending.covers(len(self.x) * self.scene.process.steps, self._last_rows)
+
+    def _count_spending(self) -> None:
+        spent = self.spending
+        assert spent is not None
+        spent.seconds = time.perf_counter() - self._began
+        spent.denoiser_rows, spent.reward_rows = self.predictor.computed, self.scene.problems.reward_rows
+
+    def _slot_zero(self, rows: Tensor) -> Tensor:
+        """Return a view of the first row of each group."""
+        return rows.view(self.steering.groups, -1, *rows.shape[1:])[:, 0]
 
     def _draw(self, step: int) -> Draw:
         """Return the function that draws the children of the particles of a step."""
@@ -166,8 +214,7 @@ class Run:
         spent = self.spending
         if spent is None or spent.ended is not None:
             return spent is None
-        spent.seconds = time.perf_counter() - self._began
-        spent.denoiser_rows, spent.reward_rows = self.predictor.computed, self.scene.problems.reward_rows
+        self._count_spending()
         states, rest = len(frontier.x), self.scene.process.steps - frontier.step - 1
         looks = states * getattr(self.value, "draws", 1)
         if not spent.covers(states + rest * len(self.x), looks + self._last_rows):
@@ -276,5 +323,7 @@ class Run:
                 states = States(x, out.output, step, times[step], problem, state, one, self.scene)
                 which = one + group * self.steering.particles + slot
                 x, state = self._draw(step)(states, one, which)[0][:, child % branches[step]], out.state
+                if self.retained is not None and child == 0:
+                    x = self.retained[step + 1, group][None]
                 trajectory.append(x[0])
         return torch.stack(trajectory)

@@ -3,9 +3,22 @@
 from fastguide.guidance.beam import Beam
 from fastguide.guidance.best_of_n import BestOfN
 from fastguide.guidance.nested_smc import NestedSMC
-from fastguide.guidance.protocol import Guidance, Proposal, State
+from fastguide.guidance.particle_gibbs import ParticleGibbs
+from fastguide.guidance.protocol import Driver, Guidance, Proposal, State
 from fastguide.guidance.scheduled import Scheduled
 from fastguide.guidance.smc import SMC
 from fastguide.guidance.svdd import SVDD
 
-__all__ = ["SMC", "SVDD", "Beam", "BestOfN", "Guidance", "NestedSMC", "Proposal", "Scheduled", "State"]
+__all__ = [
+    "SMC",
+    "SVDD",
+    "Beam",
+    "BestOfN",
+    "Driver",
+    "Guidance",
+    "NestedSMC",
+    "ParticleGibbs",
+    "Proposal",
+    "Scheduled",
+    "State",
+]

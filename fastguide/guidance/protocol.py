@@ -13,6 +13,8 @@ from torch import Tensor
 from fastguide.strength import AutoAlpha, resolve_alpha
 
 if TYPE_CHECKING:
+    from fastguide.result import Result
+    from fastguide.run import Run
     from fastguide.states import States
 
 UNBIASED_RULES = ("systematic", "stratified", "multinomial", "residual")
@@ -93,6 +95,14 @@ class Proposal(Protocol):
 
     def shift(self, states: States) -> Tensor:
         """Return float32 what is added in each state: ``[U, L, V]`` to log-probabilities, ``[U, *shape]`` to the mean."""
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """Guidance that runs the loop itself, more than once: a method `drive` beside those of `Guidance`."""
+
+    def drive(self, run: Run) -> Result:
+        """Return the result of ``run``, whose guidance this is."""
 
 
 def guidance_at(guidance: Guidance, step: int) -> Guidance:
