@@ -10,7 +10,7 @@ from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
 from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC, Scheduled
 from fastguide.memory import Memory
-from fastguide.processes import MaskedProcess
+from fastguide.processes import AutoregressiveProcess, DiscreteProcess, MaskedProcess, UniformProcess
 from fastguide.result import LogNormalizer, Result
 from fastguide.sample import sample
 from fastguide.steering import Steering
@@ -22,10 +22,12 @@ __version__ = "0.1.0"
 __all__ = [
     "SMC",
     "SVDD",
+    "AutoregressiveProcess",
     "BackendUnavailable",
     "Beam",
     "BestOfN",
     "DegenerateWeights",
+    "DiscreteProcess",
     "LogNormalizer",
     "MaskedProcess",
     "Memory",
@@ -35,6 +37,7 @@ __all__ = [
     "RewardError",
     "Scheduled",
     "Steering",
+    "UniformProcess",
     "backend",
     "guidance",
     "load",
