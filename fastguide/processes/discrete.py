@@ -64,7 +64,7 @@ class Discrete:
         raise NotImplementedError
 
     def posterior(self, x: Tensor, p: Tensor, step: int) -> Tensor:
-        """Return ``p(x_s | x_t)``, float64 ``[..., V]``, of tokens ``x`` ``[...]`` with ``p(x0 | x_t)`` = ``p`` ``[..., V]``."""
+        """Return float64 ``p(x_s | x_t)`` ``[..., V]`` of tokens ``x`` ``[...]`` with ``p(x0 | x_t)`` = ``p`` ``[..., V]``."""
         raise NotImplementedError
 
     def reverse(self, x: Tensor, score: Tensor, total: Tensor, step: int, *, to_data: bool) -> Tensor:
