@@ -5,6 +5,8 @@ loop) and `fastguide.ops` (the kernels).
 """
 
 from fastguide import guidance, models, ops, processes, rewards, values
+from fastguide.budget import Budget
+from fastguide.compare import Comparison, compare
 from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
@@ -14,6 +16,7 @@ from fastguide.processes import AutoregressiveProcess, DiscreteProcess, MaskedPr
 from fastguide.result import LogNormalizer, Result
 from fastguide.sample import sample
 from fastguide.steering import Steering
+from fastguide.strength import AutoAlpha
 from fastguide.values import PosteriorMean
 from fastguide.values.compiled import value
 
@@ -22,10 +25,13 @@ __version__ = "0.1.0"
 __all__ = [
     "SMC",
     "SVDD",
+    "AutoAlpha",
     "AutoregressiveProcess",
     "BackendUnavailable",
     "Beam",
     "BestOfN",
+    "Budget",
+    "Comparison",
     "DegenerateWeights",
     "DiscreteProcess",
     "LogNormalizer",
@@ -39,6 +45,7 @@ __all__ = [
     "Steering",
     "UniformProcess",
     "backend",
+    "compare",
     "guidance",
     "load",
     "models",

@@ -52,7 +52,7 @@ def to_dataframe(result: Result) -> Any:
 
     ``weight`` sums to 1 over the groups of one problem.
     """
-    pandas = _needed("pandas", "to_dataframe")
+    pandas = needed("pandas", "to_dataframe")
     n = result.particles
     columns: dict[str, Any] = {
         "group": torch.arange(result.groups).repeat_interleave(n).tolist(),
@@ -72,7 +72,7 @@ def to_dataframe(result: Result) -> Any:
 
 def trace_to_dataframe(trace: Trace) -> Any:
     """Return one row a step and group."""
-    pandas = _needed("pandas", "to_dataframe")
+    pandas = needed("pandas", "to_dataframe")
     rows = []
     for step in trace:
         fields = step._asdict()
@@ -85,7 +85,7 @@ def trace_to_dataframe(trace: Trace) -> Any:
 
 def to_arviz(result: Result, seed: int = 0) -> Any:
     """Return ``arviz.InferenceData``: a chain a group, N equally weighted draws each, and their rewards as sample stats."""
-    arviz = _needed("arviz", "to_arviz")
+    arviz = needed("arviz", "to_arviz")
     drawn = torch.stack([result.draw_indices(result.particles, group=g, seed=seed) for g in range(result.groups)])
     return arviz.from_dict(
         posterior={"x0": result.samples[drawn].cpu().numpy()},
@@ -182,10 +182,11 @@ def _weights(result: Result) -> Tensor:
     return weights
 
 
-def _needed(package: str, what: str) -> Any:
+def needed(package: str, what: str) -> Any:
+    """Return the package that ``what`` needs, or say how to install it."""
     import importlib
 
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ImportError(f"{what}: needs {package}; pip install 'fastguide[export]'") from error
+        raise ImportError(f"{what}: needs {package}; pip install {package}") from error

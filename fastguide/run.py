@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastguide.ancestry import Ancestry
+from fastguide.budget import Budget, Spending
 from fastguide.frontier import Draw, Frontier, Predictor
 from fastguide.guidance.protocol import Guidance, guidance_at, proposal_of
 from fastguide.memory import Memory, default_call_rows
@@ -51,6 +52,7 @@ class Run:
         decode: Any,
         seed: int | Sequence[int] | Tensor,
         memory: Memory,
+        budget: Budget | None,
         device: torch.device,
         progress: bool | Callable[[Status], object],
         callback: Callable[[TraceStep], object] | None,
@@ -71,6 +73,11 @@ class Run:
         self.x = bound.x
         self.problem = torch.tensor(problems.of_group, device=device).repeat_interleave(particles)
         self._counts = (0, 0, 0)
+        self._began = time.perf_counter()
+        self.spending = Spending(budget) if budget is not None else None
+        if self.spending is not None:
+            rows = groups * particles
+            self.spending.require(rows * process.steps, self._last_rows)
 
     def sample(self) -> Result:
         """Run the loop from noise to data."""
@@ -146,9 +153,34 @@ class Run:
         n, problems = self.steering.particles, self.scene.problems
         return cat_states([self.scene.denoiser.init(n, problems[p].condition) for p in problems.of_group])
 
+    @property
+    def _last_rows(self) -> int:
+        """Most samples that the last step may have the reward evaluate."""
+        s = self.steering
+        return s.groups * s.particles * guidance_at(s.guidance, self.scene.process.steps - 1).branch
+
+    def _affords(self, frontier: Frontier) -> bool:
+        """Whether the budget covers a look at these states, and then the rest of the run without any."""
+        spent = self.spending
+        if spent is None or spent.ended is not None:
+            return spent is None
+        spent.seconds = time.perf_counter() - self._began
+        spent.denoiser_rows, spent.reward_rows = self.predictor.computed, self.scene.problems.reward_rows
+        states, rest = len(frontier.x), self.scene.process.steps - frontier.step - 1
+        looks = states * getattr(self.value, "draws", 1)
+        if not spent.covers(states + rest * len(self.x), looks + self._last_rows):
+            spent.ended = frontier.step
+        return spent.ended is None
+
     def _look_ahead(self, frontier: Frontier, previous: Tensor | None, timer: Timer) -> Tensor | None:
         s, problems = self.steering, self.scene.problems
         reads = s.reads_values(frontier.step)
+        if previous is not None:
+            previous = previous.repeat_interleave(s.branch, dim=1)
+        if not reads and self.spending is not None:
+            return None
+        if not self._affords(frontier):
+            return previous
         with timer("denoiser"):
             looked = self.predictor.look_ahead(frontier, self.value if reads else None)
         if looked is None:
@@ -158,8 +190,6 @@ class Run:
             values = self.value.values(
                 looked, lambda x0: rewards_of(problems, frontier.problem, x0, dims), s.guidance.alpha
             )
-        if previous is not None:
-            previous = previous.repeat_interleave(s.branch, dim=1)
         return mend_broken(values[frontier.inverse].view(s.groups, -1), previous)
 
     def _record(
@@ -177,6 +207,9 @@ class Run:
         denoiser_rows, recomputed_rows, reward_rows = (now - was for now, was in zip(counts, self._counts, strict=True))
         self._counts = counts
         seconds = timer.lap()
+        if self.spending is not None:
+            self.spending.seconds_denoiser += seconds.get("denoiser", 0.0)
+            self.spending.seconds_reward += seconds.get("reward", 0.0)
         trace.append(
             TraceStep(
                 step=step,
@@ -219,8 +252,13 @@ class Run:
             problems=self.scene.problems.of_group,
             seconds=seconds,
             decode=tuple(self.scene.problems[i].reward.decode for i in self.scene.problems.of_group),
+            provenance=self._provenance(),
             _replay=lambda group, particle: self._replay(ancestry, group, particle),
         )
+
+    def _provenance(self) -> dict[str, Any]:
+        spent = self.spending
+        return {} if spent is None or spent.ended is None else {"guidance_ended_at_step": spent.ended}
 
     def _replay(self, ancestry: Ancestry, group: int, particle: int) -> Tensor:
         slots, children = ancestry.lineage(particle, group)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastguide.budget import Budget
 from fastguide.errors import DegenerateWeights
+from fastguide.guidance.best_of_n import BestOfN
 from fastguide.guidance.protocol import Guidance
 from fastguide.memory import Memory, resolve_memory
 from fastguide.models.protocol import Denoiser
@@ -17,9 +21,14 @@ from fastguide.progress import Status
 from fastguide.reference.exp import MAX_LOG_WEIGHT
 from fastguide.result import Result
 from fastguide.run import Run
+from fastguide.steering import resolve_seeds
+from fastguide.strength import AutoAlpha, divergence
 from fastguide.trace import TraceStep
 from fastguide.values.posterior_mean import PosteriorMean
 from fastguide.values.protocol import Value
+
+_PILOT = 0x5851F42D4C957F2D
+"""Sets the random numbers of a pilot run apart from those of the run."""
 
 
 def sample(
@@ -39,6 +48,7 @@ def sample(
     decode: Callable[[Tensor], Any] | Sequence[Callable[[Tensor], Any]] | None = None,
     seed: int | Sequence[int] | Tensor = 0,
     memory: Memory | int | str = "auto",
+    budget: Budget | None = None,
     progress: bool | Callable[[Status], object] = True,
     callback: Callable[[TraceStep], object] | None = None,
     device: torch.device | str | None = None,
@@ -64,6 +74,7 @@ def sample(
         decode: what turns clean rows ``[n, L]`` into what the reward sees; the denoiser's ``decode`` where None.
         seed: an int, expanded into one seed a group, or one int a group, taken as it is.
         memory: bytes to keep predictions in, a text such as ``"2GB"``, or `fastguide.Memory` settings.
+        budget: a `fastguide.Budget` that the run does not exceed: when it gets short, the remaining steps are unguided.
         progress: True, False, or a callable that takes a `fastguide.progress.Status`.
         callback: called with the `TraceStep` of each step.
         device: of the states; the CPU when None.
@@ -77,10 +88,20 @@ def sample(
     """
     if not isinstance(process, Process):
         raise TypeError(f"process: expected fg.MaskedProcess(...) or the like, got {type(process).__name__}")
+    settings: dict[str, Any] = {
+        "value": value or PosteriorMean(),
+        "condition": condition,
+        "constraints": Constraints(x_init, frozen, bias, lengths),
+        "decode": decode,
+        "memory": resolve_memory(memory),
+        "device": torch.device(device or "cpu"),
+    }
+    model = (process, denoiser, reward)
+    if isinstance(getattr(guidance, "alpha", None), AutoAlpha):
+        guidance = _with_number(guidance, model, settings, particles, groups, seed, x_init, progress is True)
     run = Run(
-        process, denoiser, reward, guidance, value=value or PosteriorMean(), particles=particles, groups=groups,
-        condition=condition, constraints=Constraints(x_init, frozen, bias, lengths), decode=decode, seed=seed,
-        memory=resolve_memory(memory), device=torch.device(device or "cpu"), progress=progress, callback=callback,
+        *model, guidance, particles=particles, groups=groups, seed=seed, budget=budget, progress=progress,
+        callback=callback, **settings,
     )  # fmt: skip
     with torch.no_grad():
         result = run.sample()
@@ -95,3 +116,37 @@ def sample(
             result,
         )
     return result
+
+
+def _with_number(
+    guidance: Guidance,
+    model: tuple[Any, Any, Any],
+    settings: dict[str, Any],
+    particles: int,
+    groups: int,
+    seed: int | Sequence[int] | Tensor,
+    x_init: Tensor | None,
+    tell: bool,
+) -> Guidance:
+    """Return the guidance with the temperature that its `AutoAlpha` asks for, found by unguided samples of the run's groups."""
+    auto = guidance.alpha
+    assert isinstance(auto, AutoAlpha)
+    # Starting states that differ between particles fix how many there are.
+    own = isinstance(x_init, Tensor) and x_init.ndim > 1 and len(x_init) in (particles, particles * groups)
+    count = particles if own else max(16, auto.pilot // groups)
+    apart = resolve_seeds(seed, groups) ^ _PILOT
+    run = Run(
+        *model, BestOfN(), particles=count, groups=groups, seed=apart, budget=None, progress=False, callback=None, **settings
+    )  # fmt: skip
+    with torch.no_grad():
+        pilot = run.sample()
+    rewards = pilot.rewards.view(groups, -1)
+    alpha = auto.find(rewards)
+    if tell:
+        kl, ess = (float(x.mean()) for x in divergence(rewards, alpha))
+        print(
+            f"alpha = {alpha:.4g} from {rewards.numel()} unguided samples: KL to the pretrained model {kl:.2f} nats, "
+            f"ESS of unguided samples {100 * ess:.0f} %",
+            file=sys.stderr,
+        )
+    return replace(guidance, alpha=alpha)  # type: ignore[type-var]

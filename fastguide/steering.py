@@ -80,6 +80,8 @@ class Steering:
         if isinstance(guidance, type) or not isinstance(guidance, Guidance):
             kind = f"the class {guidance.__name__}" if isinstance(guidance, type) else type(guidance).__name__
             raise TypeError(f"guidance: expected fg.SMC(...), fg.SVDD(...), fg.BestOfN(...) or the like, got {kind}")
+        if math.isnan(guidance.alpha):
+            raise ValueError("alpha: 'auto' is found by fg.sample from a pilot run; a Steering needs the number")
         self.guidance = guidance
         self.particles = count("particles", particles)
         self.groups = count("groups", groups)

@@ -1,9 +1,11 @@
-"""The example of `docs/methods.md` is a guidance."""
+"""The examples of `docs/methods.md` run."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+import pytest
 
 import fastguide as fg
 from tests.oracle.masked import TabularMasked
@@ -11,8 +13,24 @@ from tests.oracle.masked import TabularMasked
 METHODS = Path(__file__).parents[1] / "docs" / "methods.md"
 
 
+def example_with(word: str) -> str:
+    found = re.findall(r"```python\n(.*?)```", METHODS.read_text(encoding="utf-8"), re.DOTALL)
+    (example,) = [text for text in found if word in text]
+    return example
+
+
+def test_the_comparison_of_the_example_compares(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    oracle = TabularMasked()
+    names = {"fg": fg, "process": oracle.process, "denoiser": oracle.denoiser, "reward": oracle.reward}
+    exec(compile(example_with("fg.compare"), "methods.md", "exec"), names)
+    assert "3,000 reward rows" in capsys.readouterr().out
+    assert (tmp_path / "compare.png").exists()
+
+
 def test_the_guidance_of_the_example_steers():
-    (example,) = re.findall(r"```python\n(.*?)```", METHODS.read_text(encoding="utf-8"), re.DOTALL)
+    example = example_with("class EpsilonGreedy")
     assert len(example.splitlines()) <= 35
     names: dict[str, object] = {}
     exec(compile(example, "methods.md", "exec"), names)
@@ -28,5 +46,5 @@ def test_the_guidance_of_the_example_steers():
 def test_every_guidance_is_told_of():
     text = METHODS.read_text(encoding="utf-8")
     for name in fg.guidance.__all__:
-        if name not in ("Guidance", "State"):
-            assert f"`{name}`" in text
+        if name not in ("Guidance", "Proposal", "State"):
+            assert re.search(rf"`{name}`|\bfg\.{name}\b", text), name

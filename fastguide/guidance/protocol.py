@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeGuard, runtime_check
 import torch
 from torch import Tensor
 
+from fastguide.strength import AutoAlpha, resolve_alpha
+
 if TYPE_CHECKING:
     from fastguide.states import States
 
@@ -127,7 +129,13 @@ def is_number(x: object) -> TypeGuard[float]:
 
 
 def check_alpha(alpha: object, *, positive: bool) -> float:
-    """Return a temperature as a float; refuse what is not a number, negative, or zero where a weight is needed."""
+    """Return a temperature as a float; refuse what is not a number, negative, or zero where a weight is needed.
+
+    ``"auto"`` and `AutoAlpha` stay until `fastguide.sample` has found the number.
+    """
+    alpha = resolve_alpha(alpha)
+    if isinstance(alpha, AutoAlpha):
+        return alpha
     if not is_number(alpha) or alpha < 0:
         raise ValueError(f"alpha: expected a finite number of at least 0, got {alpha!r}")
     if positive and alpha == 0:
