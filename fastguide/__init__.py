@@ -12,7 +12,7 @@ from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
 from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC, Scheduled
 from fastguide.memory import Memory
-from fastguide.processes import AutoregressiveProcess, DiscreteProcess, MaskedProcess, UniformProcess
+from fastguide.processes import AutoregressiveProcess, DiscreteProcess, GaussianProcess, MaskedProcess, UniformProcess
 from fastguide.result import LogNormalizer, Result
 from fastguide.sample import sample
 from fastguide.steering import Steering
@@ -34,6 +34,7 @@ __all__ = [
     "Comparison",
     "DegenerateWeights",
     "DiscreteProcess",
+    "GaussianProcess",
     "LogNormalizer",
     "MaskedProcess",
     "Memory",

@@ -22,6 +22,11 @@ _ENVIRONMENT_THREADS = os.environ.get("FASTGUIDE_THREADS") or None
 _backend: ContextVar[str | None] = ContextVar("fastguide_backend", default=None)
 
 
+def backend_of_context() -> ContextVar[str | None] | None:
+    """Return what holds the backend that `backend` sets, or None where the environment sets another."""
+    return _backend if _ENVIRONMENT_BACKEND is None else None
+
+
 def _check_backend(name: str, where: str) -> str:
     if name not in BACKENDS:
         raise ValueError(f"{where}: unknown backend {name!r}; choose one of {', '.join(BACKENDS)}")

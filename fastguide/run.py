@@ -64,6 +64,8 @@ class Run:
             raise TypeError(f"condition: expected a list with one for each of the {groups} groups")
         conditions = per_group("condition", condition, groups)
         denoiser = wrap_denoiser(denoiser)
+        if hasattr(process, "wrap"):
+            denoiser = process.wrap(denoiser)
         constraints = constraints._replace(known_lengths=[denoiser.length_of(c) for c in conditions])
         bound = process.bind(constraints, groups=groups, particles=particles, seeds=self.steering.seeds, device=device)
         call_rows = memory.call_rows or default_call_rows(particles * guidance.branch, bound.output_bytes)

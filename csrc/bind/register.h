@@ -16,6 +16,7 @@ void register_log_ratio(pybind11::module_& m);
 void register_masked(pybind11::module_& m);
 void register_move(pybind11::module_& m);
 void register_select(pybind11::module_& m);
+void register_tensor(pybind11::module_& m);
 void register_unique(pybind11::module_& m);
 
 template <typename T> T* pointer(std::uintptr_t address) {

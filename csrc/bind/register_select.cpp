@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include "bind/register.h"
+#include "bind/tensor.h"
 #include "cpu/pages.h"
 
 namespace fg {
@@ -61,8 +62,120 @@ PyObject* select(PyObject*, PyObject* const* values, Py_ssize_t count) {
   return pybind11::make_tuple(static_cast<int>(status.code), status.index).release().ptr();
 }
 
+bool is(PyObject* text, const char* ascii) {
+  return PyUnicode_Check(text) && PyUnicode_CompareWithASCIIString(text, ascii) == 0;
+}
+
+// An int, no subclass, in [least, most].
+bool read_integer(PyObject* number, std::int64_t least, std::int64_t most, std::int64_t& value) {
+  if (!PyLong_CheckExact(number))
+    return false;
+  int overflow = 0;
+  value = PyLong_AsLongLongAndOverflow(number, &overflow);
+  return overflow == 0 && least <= value && value <= most;
+}
+
+bool read_rule(PyObject* text, Rule& rule) {
+  constexpr const char* kNames[] = {"systematic", "stratified", "multinomial", "residual",
+                                    "argmax",     "topk",       "gumbel_topk"};
+  for (int i = 0; i < 7; ++i) {
+    if (is(text, kNames[i])) {
+      rule = static_cast<Rule>(i);
+      return true;
+    }
+  }
+  return false;
+}
+
+// The memory that `out`, a Selection, names; false where it does not fit.
+bool read_selection(PyObject* out, SelectArgs& args) {
+  PlainTensor ancestors, mean, ess;
+  if (!read_output(PyTuple_GET_ITEM(out, 0), ancestors) || !read_output(PyTuple_GET_ITEM(out, 1), mean) ||
+      !read_output(PyTuple_GET_ITEM(out, 2), ess) || ancestors.element != Element::int32 ||
+      mean.element != Element::float64 || ess.element != Element::float64 || ancestors.dimensions != 1 ||
+      ancestors.count != args.draws || mean.dimensions != 0 || ess.dimensions != 0)
+    return false;
+  args.ancestors = static_cast<std::int32_t*>(ancestors.data);
+  args.log_mean_weight = static_cast<double*>(mean.data);
+  args.ess = static_cast<double*>(ess.data);
+  return !overlapping(args);
+}
+
+// A new Selection of three new tensors. Its class, a named tuple, would make it in three times the time.
+PyObject* new_selection(PyObject* type, SelectArgs& args) {
+  void *ancestors = nullptr, *mean = nullptr, *ess = nullptr;
+  PyObject* const made[] = {new_tensor(Element::int32, 1, args.draws, ancestors),
+                            new_tensor(Element::float64, 0, 1, mean),
+                            new_tensor(Element::float64, 0, 1, ess)};
+  PyObject* selection = nullptr;
+  if (made[0] != nullptr && made[1] != nullptr && made[2] != nullptr) {
+    PyObject* three = PyTuple_Pack(3, made[0], made[1], made[2]);
+    PyObject* only = three == nullptr ? nullptr : PyTuple_Pack(1, three);
+    if (only != nullptr)
+      selection = PyTuple_Type.tp_new(reinterpret_cast<PyTypeObject*>(type), only, nullptr);
+    Py_XDECREF(only);
+    Py_XDECREF(three);
+  }
+  for (PyObject* tensor : made)
+    Py_XDECREF(tensor);
+  args.ancestors = static_cast<std::int32_t*>(ancestors);
+  args.log_mean_weight = static_cast<double*>(mean);
+  args.ess = static_cast<double*>(ess);
+  return selection;
+}
+
+// The whole of fastguide.ops.select where all is usual: one short row on the CPU, an int as seed, a weight
+// that is not zero. None, with nothing done that matters, where anything is not: the caller then finds out
+// what.
+PyObject* select_small(PyObject*, PyObject* const* values, Py_ssize_t count) {
+  if (count != 10) {
+    PyErr_Format(PyExc_TypeError, "expected 10 arguments, got %zd", count);
+    return nullptr;
+  }
+  PyObject *type = values[0], *k = values[2], *order = values[4], *degenerate = values[7], *out = values[8];
+  PlainTensor x;
+  SelectArgs args{};
+  std::int64_t seed = 0;
+  if (values[9] != Py_None || !prefers_cpu() || !read_tensor(values[1], x) || x.dimensions != 1 ||
+      x.count < 1 || x.count > kKeepLock || (x.element != Element::float32 && x.element != Element::float64))
+    Py_RETURN_NONE;
+  args.log_weights = x.data;
+  args.is_double = x.element == Element::float64;
+  args.groups = args.parents = args.threads = 1;
+  args.items = args.draws = x.count;
+  args.slots = is(order, "slots");
+  const std::int64_t most = args.slots ? x.count : kKeepLock, least = args.slots ? x.count : 1;
+  if ((k != Py_None && !read_integer(k, least, most, args.draws)) || !read_rule(values[3], args.rule) ||
+      (!args.slots && !is(order, "sorted")) || !read_integer(values[5], 0, INT64_MAX, seed) ||
+      !read_integer(values[6], 0, (1 << 28) - 1, args.step) || !is(degenerate, "raise"))
+    Py_RETURN_NONE;
+  if (args.rule >= Rule::topk && args.draws > args.items)
+    Py_RETURN_NONE;
+  args.seeds.one = static_cast<std::uint64_t>(seed);
+  PyObject* selection = nullptr;
+  if (out == Py_None) {
+    selection = new_selection(type, args);
+    if (selection == nullptr)
+      return nullptr;
+  } else {
+    if (reinterpret_cast<PyObject*>(Py_TYPE(out)) != type || !read_selection(out, args))
+      Py_RETURN_NONE;
+    Py_INCREF(out);
+    selection = out;
+  }
+  const Status status = kernels().select(args);
+  if (status.code == Code::ok)
+    return selection;
+  Py_DECREF(selection);
+  if (status.code == Code::interrupted)
+    return nullptr; // what the signal handler raised is set
+  Py_RETURN_NONE;
+}
+
 PyMethodDef kSelect[] = {
     {"select", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&select)), METH_FASTCALL, nullptr},
+    {"select_small", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&select_small)),
+     METH_FASTCALL, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 
 } // namespace

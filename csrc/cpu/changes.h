@@ -50,22 +50,34 @@ FG_HD std::uint64_t below(const PositionWords& words, std::uint32_t threshold) {
 #endif
 }
 
-// Bit i: the word of position 64 * chunk + i is below the first threshold, or the second.
+// Bit i < n: the word of position 64 * chunk + i is below the first threshold, or the second. Others are any.
 struct Below {
   std::uint64_t first, second;
 };
 template <bool Both>
-FG_HD Below words_below(std::uint64_t key, std::uint32_t slot, std::int64_t chunk, std::int64_t step,
+FG_HD Below words_below(std::uint64_t key, std::uint32_t slot, std::int64_t chunk, int n, std::int64_t step,
                         std::uint32_t first, std::uint32_t second) {
   Below bits{};
 #pragma GCC unroll 2
-  for (int i = 0; i < 64; i += 2 * kLanes) {
+  for (int i = 0; i < n; i += 2 * kLanes) {
     const PositionWords words = position_words(key, slot, 16 * chunk + i / 4, step);
     bits.first |= below(words, first) << i;
     if (Both)
       bits.second |= below(words, second) << i;
   }
   return bits;
+}
+
+// Those of the positions `open` of a chunk whose word is below the threshold.
+FG_HD std::uint64_t chosen(std::uint64_t open, std::uint64_t key, std::uint32_t slot, std::int64_t chunk,
+                           std::int64_t step, std::uint64_t threshold) {
+  if (threshold > 0xFFFFFFFFu || !open)
+    return open;
+  const int n = 64 - __builtin_clzll(open);
+  return threshold
+             ? open & words_below<false>(key, slot, chunk, n, step, static_cast<std::uint32_t>(threshold), 0)
+                          .first
+             : 0;
 }
 
 // The rank of a masked position in order of confidence: the likeliest has the smallest key, below
@@ -167,13 +179,14 @@ private:
     for (std::int64_t c = 0; c < used_; ++c) {
       const bool draw = Reveal && open_[c] && threshold && threshold <= kAlways;
       const bool loosen = loose_[c] != 0;
+      const int n = 64 - __builtin_clzll(open_[c] | loose_[c] | 1);
       Below bits{};
       const std::uint32_t reveal = static_cast<std::uint32_t>(threshold & kAlways);
       if (loosen)
-        bits = words_below<true>(key, slot, c, a_.step, reveal,
+        bits = words_below<true>(key, slot, c, n, a_.step, reveal,
                                  static_cast<std::uint32_t>(a_.remask_threshold & kAlways));
       else if (draw)
-        bits = words_below<false>(key, slot, c, a_.step, reveal, 0);
+        bits = words_below<false>(key, slot, c, n, a_.step, reveal, 0);
       if (Reveal)
         revealed_[child * chunks_ + c] = open_[c] & (threshold > kAlways ? ~std::uint64_t{0} : bits.first);
       remasked_[child * chunks_ + c] =

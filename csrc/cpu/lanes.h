@@ -70,6 +70,14 @@ FG_HD Ints lane_numbers() {
   return v;
 }
 
+// b where a lane of a is NaN.
+FG_HD Floats larger(Floats a, Floats b) {
+#if defined(FG_LEVEL_avx512)
+  return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+  return a > b ? a : b;
+#endif
+}
 // No lane may be NaN.
 FG_HD float largest(Floats v) {
 #if defined(FG_LEVEL_avx512)

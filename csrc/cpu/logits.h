@@ -73,6 +73,34 @@ template <typename Logit> FG_HD Floats load_first(const Logit* x, int count) {
 #endif
 }
 
+// In which lanes a logit looked at must be refused: NaN, +inf or above 1e9.
+class Refusals {
+public:
+#if defined(FG_LEVEL_avx512)
+  // Not the reverse, "fine so far and fine here": a comparison under a mask waits for the one before.
+  FG_HD void look(Floats v) { wrong_ |= _mm512_cmp_ps_mask(v, floats(kMost), _CMP_NLE_UQ); }
+  // Refuses what is forbidden, too.
+  FG_HD void look_least(Floats v) { wrong_ |= _mm512_cmp_ps_mask(v, floats(kLeast), _CMP_NGE_UQ); }
+  // Bit i: lane i is refused.
+  FG_HD std::uint32_t lanes() const { return wrong_; }
+
+private:
+  __mmask16 wrong_ = 0;
+#else
+  FG_HD void look(Floats v) { wrong_ |= ~(v <= floats(kMost)); }
+  FG_HD void look_least(Floats v) { wrong_ |= ~(v >= floats(kLeast)); }
+  FG_HD std::uint32_t lanes() const {
+    std::uint32_t bits = 0;
+    for (int i = 0; i < kLanes; ++i)
+      bits |= static_cast<std::uint32_t>(wrong_[i] != 0) << i;
+    return bits;
+  }
+
+private:
+  Ints wrong_ = {};
+#endif
+};
+
 // What a block of logits becomes before it is weighed: y = (logit + bias) / temperature in float32, padded
 // with -inf to whole registers.
 struct Block {
@@ -88,7 +116,7 @@ struct Block {
   template <int kAhead = 0, typename Logit>
   FG_HD Floats read(const Logit* x, const float* bias, float scale, int n) {
     Floats most = floats(kForbidden);
-    Ints wrong = {};
+    Refusals wrong;
     int i = 0;
     for (; i + kLanes <= n; i += kLanes) {
       Floats v = load_logits(x + i);
@@ -97,7 +125,7 @@ struct Block {
       if (bias)
         v = v + load<Floats>(bias + i);
       v = v * scale;
-      wrong |= ~(v <= floats(kMost));
+      wrong.look(v);
       most = v > most ? v : most;
       store(y + i, v);
     }
@@ -107,7 +135,7 @@ struct Block {
         v = v + load_first(bias + i, n - i);
       v = v * scale;
       v = lane_numbers() < n - i ? v : floats(kForbidden);
-      wrong |= ~(v <= floats(kMost));
+      wrong.look(v);
       most = v > most ? v : most;
       store(y + i, v);
       i += kLanes;
@@ -121,14 +149,14 @@ struct Block {
   FG_HD void cut(float least, const float* shift, int n) {
     const Floats bound = floats(least > kLeast ? least : kLeast);
     Floats most = floats(kForbidden);
-    Ints wrong = {};
+    Refusals wrong;
     for (int i = 0; i < padded; i += kLanes) {
       const Floats v = load<Floats>(y + i);
       Floats shifted = v;
       if (shift)
         shifted = v + (n - i >= kLanes ? load<Floats>(shift + i) : load_first(shift + i, n - i));
       shifted = v >= bound ? shifted : floats(kForbidden);
-      wrong |= ~(shifted <= floats(kMost));
+      wrong.look(shifted);
       most = shifted > most ? shifted : most;
       store(y + i, shifted);
     }
@@ -156,9 +184,9 @@ struct Block {
   }
 
 private:
-  FG_HD void finish(Floats most, Ints wrong) {
+  FG_HD void finish(Floats most, const Refusals& wrong) {
     max = largest(most);
-    invalid = any(wrong);
+    invalid = wrong.lanes() != 0;
     // Elsewhere a y below -1e9 is too far below the maximum to weigh anything.
     if (max < 64.0f + kLeast) {
       for (int k = 0; k < padded; ++k)
@@ -183,13 +211,6 @@ private:
       sums += low[i] + high[i];
     }
     return sums;
-  }
-
-  static FG_HD bool any(Ints v) {
-    std::int32_t bits = 0;
-    for (int i = 0; i < kLanes; ++i)
-      bits |= v[i];
-    return bits != 0;
   }
 };
 

@@ -26,6 +26,7 @@ template <typename Row> double confidence(const Row& rows, int r) {
     return rows.confidence(r);
 }
 
+constexpr std::int64_t kPlainChunks = 16;
 constexpr std::int64_t kRowsBetweenLooks = 256; // for an interrupt; a look costs a fifth of a small row
 
 // What the stages share, with the types of the tokens and logits known.
@@ -49,6 +50,12 @@ template <typename Token, typename Logit> struct Task {
     return static_cast<const Logit*>(a.logits) + state * a.state_stride + position * a.logits_stride;
   }
 
+  FG_HD void fetch(std::int64_t state, std::int64_t position) const {
+    const Logit* x = logits(state, position);
+    __builtin_prefetch(x);
+    __builtin_prefetch(x + (a.vocab < 64 ? a.vocab : 64) - 1);
+  }
+
   std::int64_t state_of(std::int64_t particle) const {
     return a.ancestors.data ? a.ancestors[particle] : particle;
   }
@@ -57,22 +64,34 @@ template <typename Token, typename Logit> struct Task {
   std::int64_t length_of(std::int64_t group) const { return a.lengths ? a.lengths[group] : a.length; }
   std::int64_t count_of(std::int64_t group) const { return a.counts ? a.counts[group] : a.count; }
 
-  // Writes the children of a particle but for their draws, which it lists by position and then by child.
-  // False where there was no memory.
-  FG_HD bool change(std::int64_t particle, Changes& changes, Draws& draws, Outcome& outcome) const {
-    const std::int64_t group = group_of(particle);
-    const std::int64_t state = state_of(particle);
+  struct Place {
+    std::int64_t group, state;
+    std::uint32_t slot; // of its first child
+  };
+  // False, with the trouble noted, where an index is out of range.
+  FG_HD bool locate(std::int64_t particle, Place& place, Outcome& outcome) const {
+    const std::int64_t group = group_of(particle), state = state_of(particle);
     const std::int64_t number = a.slots.data ? a.slots[particle] : particle - group * per_group;
     if (state < 0 || state >= a.states) {
       outcome.ranges.add(particle, Code::out_of_range);
-      return true;
+      return false;
     }
     if (number < 0 || number > most_slot) {
       outcome.ranges.add(a.particles + particle, Code::out_of_range);
-      return true;
+      return false;
     }
+    place = {group, state, static_cast<std::uint32_t>(number * a.branch)};
+    return true;
+  }
+
+  // Writes the children of a particle but for their draws, which it lists by position and then by child.
+  // False where there was no memory.
+  FG_HD bool change(std::int64_t particle, Changes& changes, Draws& draws, Outcome& outcome) const {
+    Place place;
+    if (!locate(particle, place, outcome))
+      return true;
+    const auto [group, state, slot] = place;
     const Token* from = tokens + state * a.length;
-    const std::uint32_t slot = static_cast<std::uint32_t>(number * a.branch);
     Token* to = children + particle * a.branch * a.length;
     changes.find(from, state, group, slot, ranks ? ranks + state * a.length : nullptr, to, outcome.ranges);
     for (std::int64_t m = 0; m < a.branch; ++m) {
@@ -94,8 +113,7 @@ template <typename Token, typename Logit> struct Task {
       for (; any; any &= any - 1) {
         const int bit = __builtin_ctzll(any);
         const std::int64_t position = 64 * c + bit;
-        __builtin_prefetch(logits(state, position));
-        __builtin_prefetch(logits(state, position) + (a.vocab < 64 ? a.vocab : 64) - 1);
+        fetch(state, position);
         for (std::int64_t m = 0; m < a.branch; ++m) {
           draws.data[draws.count] = {(particle * a.branch + m) * a.length + position,
                                      state,
@@ -105,6 +123,63 @@ template <typename Token, typename Logit> struct Task {
                                      0};
           draws.count += static_cast<std::int64_t>(changes.revealed(m, c) >> bit & 1u);
         }
+      }
+    }
+    return true;
+  }
+
+  // Whether a probability alone decides what changes, and each particle has one child of few chunks.
+  bool plain() const {
+    return a.count < 0 && !a.remask_threshold && a.branch == 1 && a.length <= 64 * kPlainChunks;
+  }
+  // `change` of plain particles [first, last), of kPlainChunks chunks together or fewer. Stage by stage, so
+  // that the copies and the random words of one do not wait for the branches of another.
+  FG_HD bool change_plain(std::int64_t first, std::int64_t last, Draws& draws, Outcome& outcome) const {
+    struct Chunk {
+      Place place;
+      std::int64_t particle, number;
+      std::uint64_t bits;
+    } chunks[kPlainChunks];
+    std::int64_t count = 0, revealed = 0;
+    for (std::int64_t p = first; p < last; ++p) {
+      Place place;
+      if (!locate(p, place, outcome))
+        continue;
+      const Token* from = tokens + place.state * a.length;
+      Token* to = children + p * a.length;
+      const std::int64_t length = length_of(place.group);
+      for (std::int64_t c = 0; 64 * c < length; ++c) {
+        const int n = length - 64 * c < 64 ? static_cast<int>(length - 64 * c) : 64;
+        bool strange = false;
+        chunks[count++] = {place, p, c, masked(from + 64 * c, n, a.vocab, strange, to + 64 * c)};
+        if (strange)
+          outcome.ranges.add(2 * a.particles + place.state * a.length + 64 * c +
+                                 first_strange(from + 64 * c, a.vocab),
+                             Code::out_of_range);
+      }
+      if (length < a.length)
+        __builtin_memcpy(to + length, from + length,
+                         static_cast<std::size_t>(a.length - length) * sizeof(Token));
+    }
+    for (std::int64_t i = 0; i < count; ++i) {
+      Chunk& chunk = chunks[i];
+      chunk.bits = chosen(chunk.bits, static_cast<std::uint64_t>(a.seeds[chunk.place.group]),
+                          chunk.place.slot, chunk.number, a.step, a.reveal_threshold);
+      revealed += __builtin_popcountll(chunk.bits);
+    }
+    if (!draws.reserve(revealed))
+      return false;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const Chunk& chunk = chunks[i];
+      for (std::uint64_t left = chunk.bits; left; left &= left - 1) {
+        const std::int64_t position = 64 * chunk.number + __builtin_ctzll(left);
+        fetch(chunk.place.state, position);
+        draws.data[draws.count++] = {chunk.particle * a.length + position,
+                                     chunk.place.state,
+                                     chunk.place.slot,
+                                     static_cast<std::uint32_t>(position),
+                                     static_cast<std::uint64_t>(a.seeds[chunk.place.group]),
+                                     0};
       }
     }
     return true;
@@ -285,6 +360,8 @@ constexpr std::int64_t kDrawsTogether = 64;
 template <typename Row, typename Token, typename Logit>
 void step_narrow(const Task<Token, Logit>& task, int threads, Outcome& outcome) {
   const MaskedArgs& a = task.a;
+  const bool plain = task.plain();
+  const std::int64_t together = plain ? kPlainChunks / ((a.length + 63) / 64) : 1;
 #pragma omp parallel num_threads(threads)
   {
     Outcome mine;
@@ -305,10 +382,12 @@ void step_narrow(const Task<Token, Logit>& task, int threads, Outcome& outcome) 
       ready = draws.count;
     };
 #pragma omp for schedule(static) nowait
-    for (std::int64_t p = 0; p < a.particles; ++p) {
-      if (task.interrupt.requested())
+    for (std::int64_t p = 0; p < a.particles; p += together) {
+      if (task.interrupt.requested() || mine.short_of_memory)
         continue;
-      mine.short_of_memory = mine.short_of_memory || !task.change(p, changes, draws, mine);
+      const std::int64_t last = p + together < a.particles ? p + together : a.particles;
+      mine.short_of_memory =
+          plain ? !task.change_plain(p, last, draws, mine) : !task.change(p, changes, draws, mine);
       if (draws.count >= kDrawsTogether)
         draw_listed(false);
     }

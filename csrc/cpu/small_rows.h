@@ -45,6 +45,16 @@ FG_HD void add_where_greater(Floats a, Floats b, const Longs (&w)[2], Longs (&su
 #endif
 }
 
+// Adds one in the lanes where a <= b.
+FG_HD void count_at_most(Longs a, Longs b, Longs& count) {
+#if defined(FG_LEVEL_avx512)
+  count = (Longs)_mm512_mask_add_epi64((__m512i)count, _mm512_cmple_epi64_mask((__m512i)a, (__m512i)b),
+                                       (__m512i)count, _mm512_set1_epi64(1));
+#else
+  count -= a <= b;
+#endif
+}
+
 template <typename Logit> class SmallRows {
 public:
   static constexpr int kRows = kLanes;
@@ -59,45 +69,46 @@ public:
   FG_HD void read(const RowData<Logit>* rows, Code* codes) {
     load_transposed(rows, &RowData<Logit>::x, &RowData<Logit>::bias, y_);
     Floats max = floats(kForbidden);
-    Ints wrong = {};
+    Refusals wrong;
     for (int v = 0; v < n_; ++v)
       take(v, y_[v] * settings_.scale, max, wrong);
+    // Elsewhere what lies below -1e9 is too far below the maximum to weigh anything.
+    if (settings_.truncates() || rows[0].shift || lanes_below(max, 64.0f + kLeast))
+      forbid_below_least(max);
     if (settings_.top_k)
       cut_to_number();
     if (settings_.top_p)
       cut_to_share(max);
-    Ints shifted_wrong = {};
+    Refusals shifted_wrong;
     Floats shifted_max = max;
     if (rows[0].shift) {
       load_transposed(rows, &RowData<Logit>::shift, nullptr, shift_);
       shifted_max = floats(kForbidden);
       for (int v = 0; v < n_; ++v)
         take(v, y_[v] == floats(kForbidden) ? y_[v] : y_[v] + shift_[v], shifted_max, shifted_wrong);
+      forbid_below_least(shifted_max);
     }
-    for (int r = 0; r < kLanes; ++r) {
-      const Code code = wrong[r] ? Code::invalid_value : max[r] == kForbidden ? Code::degenerate : Code::ok;
-      const Code then = shifted_wrong[r]               ? Code::invalid_value
-                        : shifted_max[r] == kForbidden ? Code::degenerate
-                                                       : Code::ok;
-      codes[r] = code == Code::ok ? then : code;
+    const std::uint32_t bad = wrong.lanes(), empty = equal_lanes(max, kForbidden),
+                        bad_then = shifted_wrong.lanes(), empty_then = equal_lanes(shifted_max, kForbidden);
+    for (int r = 0; r < kLanes; ++r)
+      codes[r] = Code::ok;
+    for (std::uint32_t left = bad | empty | bad_then | empty_then; left; left &= left - 1) {
+      const int r = __builtin_ctz(left);
+      const bool at_first = (bad | empty) >> r & 1;
+      codes[r] = (at_first ? bad : bad_then) >> r & 1 ? Code::invalid_value : Code::degenerate;
     }
-    weigh_rows(shifted_max);
-    for (int v = 1; v < n_; ++v) {
-      weights_[v][0] += weights_[v - 1][0];
-      weights_[v][1] += weights_[v - 1][1];
-    }
+    weigh_rows<true>(shifted_max);
   }
 
   // Draws one token from each row.
   FG_HD void draw(const std::uint64_t* words, std::int32_t* tokens) const {
-    std::uint64_t targets[kLanes];
-    for (int r = 0; r < kLanes; ++r)
-      targets[r] = mulhi64(words[r], static_cast<std::uint64_t>(total_of(r)));
-    const Longs target[2] = {load<Longs>(targets), load<Longs>(targets + kWideLanes)};
-    Longs found[2] = {};
+    Longs target[2], found[2] = {};
+    for (int half = 0; half < 2; ++half)
+      target[half] =
+          (Longs)multiply_high(load<ULongs>(words + half * kWideLanes), (ULongs)weights_[n_ - 1][half]);
     for (int v = 0; v < n_; ++v) {
-      found[0] -= weights_[v][0] <= target[0];
-      found[1] -= weights_[v][1] <= target[1];
+      count_at_most(weights_[v][0], target[0], found[0]);
+      count_at_most(weights_[v][1], target[1], found[1]);
     }
     for (int r = 0; r < kLanes; ++r)
       tokens[r] = static_cast<std::int32_t>(found[r / kWideLanes][r % kWideLanes]);
@@ -128,11 +139,18 @@ private:
   }
 
   // Notes token v's logits.
-  FG_HD void take(int v, Floats y, Floats& max, Ints& wrong) {
-    wrong |= ~(y <= floats(kMost));
-    y = y >= floats(kLeast) ? y : floats(kForbidden);
-    max = y > max ? y : max;
+  FG_HD void take(int v, Floats y, Floats& max, Refusals& wrong) {
+    wrong.look(y);
+    max = larger(y, max);
     y_[v] = y;
+  }
+  static FG_HD bool lanes_below(Floats x, float bound) {
+    return equal_lanes(larger(x, floats(bound)), bound) != 0;
+  }
+  void forbid_below_least(Floats& max) {
+    max = max >= floats(kLeast) ? max : floats(kForbidden);
+    for (int v = 0; v < n_; ++v)
+      y_[v] = y_[v] >= floats(kLeast) ? y_[v] : floats(kForbidden);
   }
 
   // A token stays if fewer than top_k exceed it.
@@ -150,7 +168,7 @@ private:
 
   // A token stays if less than the share wanted lies above it.
   void cut_to_share(Floats max) {
-    weigh_rows(max);
+    weigh_rows<false>(max);
     Longs total[2] = {};
     for (int v = 0; v < n_; ++v) {
       total[0] += weights_[v][0];
@@ -176,20 +194,29 @@ private:
       y_[v] = kept[v] ? y_[v] : floats(kForbidden);
   }
 
-  FG_HD void weigh_rows(Floats max) {
+  // The weights of all tokens, or their running sums.
+  template <bool Sums> FG_HD void weigh_rows(Floats max) {
     store(max_, max);
     const Floats finite = max == floats(kForbidden) ? Floats{} : max;
     const LongPair e = weigh_exponents(finite);
-    for (int v = 0; v < n_; v += kTogether) {
-      LongPair exponents[kTogether];
-      Longs low[kTogether], high[kTogether];
-      for (int i = 0; i < kTogether; ++i)
-        exponents[i] = e;
-      weigh(reinterpret_cast<const float*>(y_ + v), exponents, low, high);
-      for (int i = 0; i < kTogether; ++i) {
-        weights_[v + i][0] = low[i];
-        weights_[v + i][1] = high[i];
-      }
+    Longs sums[2] = {};
+    int v = 0;
+    for (; v + kTogether <= n_; v += kTogether)
+      weigh_some<Sums, kTogether>(v, e, sums);
+    for (; v < n_; v += 2)
+      weigh_some<Sums, 2>(v, e, sums);
+  }
+  template <bool Sums, int Tokens> FG_HD void weigh_some(int v, const LongPair& e, Longs (&sums)[2]) {
+    LongPair exponents[Tokens];
+    Longs low[Tokens], high[Tokens];
+    for (int i = 0; i < Tokens; ++i)
+      exponents[i] = e;
+    weigh(reinterpret_cast<const float*>(y_ + v), exponents, low, high);
+    for (int i = 0; i < Tokens; ++i) {
+      sums[0] = Sums ? sums[0] + low[i] : low[i];
+      sums[1] = Sums ? sums[1] + high[i] : high[i];
+      weights_[v + i][0] = sums[0];
+      weights_[v + i][1] = sums[1];
     }
   }
 

@@ -164,7 +164,7 @@ private:
     float max;             // of the logits as they are scaled, before anything is cut
   };
   static constexpr std::int32_t kNone = INT32_MIN;
-  static constexpr int kAhead = static_cast<int>(4096 / sizeof(Logit));
+  static constexpr int kAhead = static_cast<int>(2048 / sizeof(Logit));
   static constexpr int kSample = 32; // logits of a block from which the threshold is guessed
 
   template <int kAhead = 0> Floats read_block(std::int64_t b) {

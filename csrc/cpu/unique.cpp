@@ -4,16 +4,16 @@
 // settled by comparing their bytes, so the answer never rests on the hash.
 //
 // At 2^17 rows of 76 bytes the hash reads 10 MB once; the table is probed out of order, and rows are taken in
-// batches whose table entries are prefetched. All of it goes stretch by stretch, so that a row is compared
-// while it is still in the caches from being hashed.
+// batches: their table entries are fetched ahead, and then the rows that they are to be compared with. All of
+// it goes stretch by stretch, so that a row is compared while it is still in the caches from being hashed.
 #include "cpu/unique.h"
 
-#include <cstdlib>
 #include <cstring>
 
 #include "core/annotations.h"
 #include "cpu/interrupt.h"
 #include "cpu/lanes.h"
+#include "cpu/scratch.h"
 
 namespace fg::FG_LEVEL {
 namespace {
@@ -86,7 +86,8 @@ struct Entry {
   std::uint32_t row_plus_one; // 0: free
 };
 constexpr std::int64_t kBatch = 64;
-constexpr std::int64_t kStretch = 1 << 20; // bytes of rows
+constexpr std::int64_t kMostFetched = 1024; // bytes of a row; the rest follows by itself
+constexpr std::int64_t kStretch = 1 << 20;  // bytes of rows
 constexpr std::int64_t kMostRows = 0xFFFFFFFE;
 
 struct Table {
@@ -110,10 +111,26 @@ FG_HD std::int64_t find(const Table& table, const UniqueArgs& a, std::int64_t i,
   }
 }
 
+// Likewise, by place and tag alone: the row that is returned must still be compared.
+FG_HD std::int64_t find_alike(const Table& table, std::int64_t i, Hash h) {
+  const std::uint32_t tag = static_cast<std::uint32_t>(h.tag);
+  for (std::uint64_t at = h.place & table.size_mask;; at = (at + 1) & table.size_mask) {
+    Entry& entry = table.entries[at];
+    if (entry.row_plus_one == 0)
+      entry = {tag, static_cast<std::uint32_t>(i + 1)};
+    if (entry.tag == tag)
+      return static_cast<std::int64_t>(entry.row_plus_one) - 1;
+  }
+}
+
 // Writes the first equal row of those of rows [first, last) that are of part `part` of `parts` to inverse.
+// Rows that look alike are fetched for a batch together and then compared, in order; one that proves
+// different is looked for again, and so are those equal to it, which come later and look like the same row.
 FG_HD void resolve(const Table& table, const UniqueArgs& a, const Hash* hashes, int part, int parts,
                    std::int64_t first, std::int64_t last) {
+  const auto* rows = static_cast<const unsigned char*>(a.rows);
   std::int64_t batch[kBatch];
+  const std::int64_t fetched = a.row_bytes < kMostFetched ? a.row_bytes : kMostFetched;
   for (std::int64_t i = first; i < last;) {
     std::int64_t n = 0;
     for (; i < last && n < kBatch; ++i) {
@@ -122,8 +139,17 @@ FG_HD void resolve(const Table& table, const UniqueArgs& a, const Hash* hashes, 
           (hashes[i].tag >> 32) * static_cast<std::uint64_t>(parts) >> 32 == static_cast<std::uint64_t>(part);
       __builtin_prefetch(table.entries + (hashes[i].place & table.size_mask), 1);
     }
-    for (std::int64_t k = 0; k < n; ++k)
-      a.inverse[batch[k]] = find(table, a, batch[k], hashes[batch[k]]);
+    for (std::int64_t k = 0; k < n; ++k) {
+      const std::int64_t alike = find_alike(table, batch[k], hashes[batch[k]]);
+      a.inverse[batch[k]] = alike;
+      for (std::int64_t at = 0; at < fetched && alike != batch[k]; at += 64)
+        __builtin_prefetch(rows + alike * a.row_bytes + at);
+    }
+    for (std::int64_t k = 0; k < n; ++k) {
+      const std::int64_t row = batch[k], alike = a.inverse[row];
+      if (alike != row && !equal(rows + alike * a.row_bytes, rows + row * a.row_bytes, a.row_bytes))
+        a.inverse[row] = find(table, a, row, hashes[row]);
+    }
   }
 }
 
@@ -163,37 +189,45 @@ Status unique(const UniqueArgs& a) {
     while (size <= static_cast<std::uint64_t>(a.count))
       size *= 2;
 
-  auto* hashes = static_cast<Hash*>(std::malloc(static_cast<std::size_t>(a.count) * sizeof(Hash)));
-  auto* entries = static_cast<Entry*>(std::calloc(static_cast<std::size_t>(parts) * size, sizeof(Entry)));
-  const bool complete = hashes && entries;
+  const std::size_t hash_bytes = static_cast<std::size_t>(a.count) * sizeof(Hash),
+                    table_bytes = size * sizeof(Entry);
+  void* const scratch =
+      borrow_scratch(static_cast<std::int64_t>(hash_bytes + static_cast<std::size_t>(parts) * table_bytes));
+  const bool complete = scratch != nullptr;
+  auto* hashes = static_cast<Hash*>(scratch);
+  auto* entries = reinterpret_cast<Entry*>(hashes + a.count);
   Interrupt interrupt;
   if (complete) {
     const auto* rows = static_cast<const unsigned char*>(a.rows);
     const std::int64_t stretch = kStretch / a.row_bytes + kBatch;
 #pragma omp parallel num_threads(parts)
-    for (std::int64_t first = 0; first < a.count; first += stretch) {
-      const std::int64_t last = first + stretch < a.count ? first + stretch : a.count;
+    {
 #pragma omp for schedule(static)
-      for (std::int64_t from = first; from < last; from += kBatch) {
-        if (interrupt.requested())
-          continue;
-        const std::int64_t end = from + kBatch < last ? from + kBatch : last;
-        for (std::int64_t i = from; i < end; ++i) {
-          const Hash h = hash_row(rows + i * a.row_bytes, a.row_bytes);
-          hashes[i] = {h.place & a.hash_mask, h.tag & a.hash_mask};
-        }
-      }
-#pragma omp for schedule(static) nowait
       for (int part = 0; part < parts; ++part)
-        if (!interrupt.requested())
-          resolve(Table{entries + static_cast<std::uint64_t>(part) * size, size - 1}, a, hashes, part, parts,
-                  first, last);
+        std::memset(entries + static_cast<std::uint64_t>(part) * size, 0, table_bytes);
+      for (std::int64_t first = 0; first < a.count; first += stretch) {
+        const std::int64_t last = first + stretch < a.count ? first + stretch : a.count;
+#pragma omp for schedule(static)
+        for (std::int64_t from = first; from < last; from += kBatch) {
+          if (interrupt.requested())
+            continue;
+          const std::int64_t end = from + kBatch < last ? from + kBatch : last;
+          for (std::int64_t i = from; i < end; ++i) {
+            const Hash h = hash_row(rows + i * a.row_bytes, a.row_bytes);
+            hashes[i] = {h.place & a.hash_mask, h.tag & a.hash_mask};
+          }
+        }
+#pragma omp for schedule(static) nowait
+        for (int part = 0; part < parts; ++part)
+          if (!interrupt.requested())
+            resolve(Table{entries + static_cast<std::uint64_t>(part) * size, size - 1}, a, hashes, part,
+                    parts, first, last);
+      }
     }
     if (!interrupt.requested())
       number(a);
   }
-  std::free(hashes);
-  std::free(entries);
+  return_scratch(scratch);
   if (interrupt.requested())
     return {Code::interrupted, -1};
   return complete ? Status{} : Status{Code::out_of_memory, -1};

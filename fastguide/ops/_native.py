@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,17 @@ OK, INVALID_VALUE, DEGENERATE, OUT_OF_RANGE, OUT_OF_MEMORY = range(5)
 
 if (_level := config.simd_level()) is not None:
     _cpu.force_level(_level)
+
+
+def _empty_strided(size: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.empty_strided(size, stride, dtype=dtype, device="cpu")
+
+
+_built = getattr(_cpu, "__file__", None) is not None
+if _built and (_context := config.backend_of_context()) is not None:
+    # The function of torch's generated code leaves out the dispatcher, and so half the time.
+    _guards = getattr(torch._C._dynamo, "guards", None)
+    _cpu.use_torch(Tensor, getattr(_guards, "_empty_strided_cpu", _empty_strided), torch.int32, torch.float64, _context)
 
 
 def _warn_if_stale() -> None:
@@ -388,6 +399,14 @@ def rows_of(shape: Size) -> tuple[int, int, int]:
         return shape[0], 1, shape[1]
     groups, parents, items = shape
     return groups, parents, items
+
+
+def _not_small(*arguments: object) -> None:
+    return None
+
+
+select_small: Callable[..., Any] = _cpu.select_small if _built else _not_small
+"""All of `fastguide.ops.select` for one short row where nothing is unusual, or None: see ``csrc/bind/register_select.cpp``."""
 
 
 def select(

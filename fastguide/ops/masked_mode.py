@@ -95,6 +95,8 @@ def _launch(
     if config.choose_backend(tokens.device, backend) == "cpu":
         _checks.on_cpu("tokens", tokens)
         filled = torch.empty_like(tokens) if out is None else out
+        if out is None:
+            _native.advise_huge_pages(filled)
         code, index = _native.masked_mode(
             tokens, logits, filled[:, None], inverse_temperature, top_k, top_p, bias, seeds, seed, step, slots, lengths
         )

@@ -152,6 +152,8 @@ def _launch(
     if config.choose_backend(tokens.device, backend) == "cpu":
         _checks.on_cpu("tokens", tokens)
         children = _empty_children(tokens, ancestors, branch) if out is None else out
+        if out is None:
+            _native.advise_huge_pages(children)
         code, index = _native.masked_step(
             tokens, logits, children, reveal_probability, counts, count, confidence, remask_probability, frozen,
             inverse_temperature, top_k, top_p, bias, shift, ancestors, seeds, seed, step, slots, lengths,

@@ -320,6 +320,10 @@ def _run(
         _refuse(log_weights, values, previous_values, betas, previous_betas, log_ratio, index)
     if code == _native.DEGENERATE and not keep:
         _raise_degenerate(outputs[5], log_weights.shape)
+    if code == _native.OUT_OF_MEMORY:
+        raise MemoryError(
+            f"reweight_select: no memory for its workspace of groups of {log_weights.shape[-1]} particles; split them"
+        )
     return outputs
 
 

@@ -86,8 +86,13 @@ def select(
             ``out``.
         DegenerateWeights: see ``degenerate``; the exception names the groups.
     """
-    # The common case is told apart here, without calls: a call of each check would cost as much as drawing 1,000
-    # ancestors.
+    # What is small and usual takes 2 us in all; the checks below alone would take as long.
+    if not torch.compiler.is_compiling():
+        small: Selection | None = _native.select_small(
+            Selection, log_weights, k, rule, order, seed, step, degenerate, out, backend
+        )
+        if small is not None:
+            return small
     if not isinstance(log_weights, Tensor) or log_weights.dtype not in _checks.FLOATS:
         _checks.float_tensor("log_weights", log_weights)
     shape = log_weights.shape
@@ -165,6 +170,8 @@ def _launch(
                 _checks.refuse_element("log_weights", log_weights, index)
             if code == _native.DEGENERATE and not keep:
                 _checks.raise_degenerate(log_weights, rule, k)
+            if code == _native.OUT_OF_MEMORY:
+                raise MemoryError(f"select: no memory for its workspace of rows of {shape[-1]} items; split them")
         return out
     refused = _checks.first_refused(log_weights)
     if refused is not None:

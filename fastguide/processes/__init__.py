@@ -2,6 +2,7 @@
 
 from fastguide.processes.autoregressive import AutoregressiveProcess
 from fastguide.processes.discrete import DiscreteProcess, UniformProcess
+from fastguide.processes.gaussian import GaussianProcess
 from fastguide.processes.masked import MaskedProcess
 from fastguide.processes.protocol import Bound, Constraints, Process
 
@@ -10,6 +11,7 @@ __all__ = [
     "Bound",
     "Constraints",
     "DiscreteProcess",
+    "GaussianProcess",
     "MaskedProcess",
     "Process",
     "UniformProcess",

@@ -80,7 +80,10 @@ class Bound(Protocol):
 
 @runtime_checkable
 class Process(Protocol):
-    """The mathematics of a diffusion."""
+    """The mathematics of a diffusion.
+
+    A process whose steps read earlier predictions has a method ``wrap(denoiser) -> Denoiser`` besides: what the run calls.
+    """
 
     @property
     def steps(self) -> int:
