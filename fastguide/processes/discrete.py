@@ -132,7 +132,7 @@ class UniformProcess(Discrete):
             )
         if any(not 0.0 <= t <= s <= 1.0 or t == 1.0 for t, s in pairwise(self.levels)):
             raise ValueError("schedule: a(t) must lie in [0, 1), never rise with t, and be 1 only at t = 0")
-        if self.prediction == "score" and self.levels[0] <= 0.0:
+        if self.prediction == "score" and self.levels[0] < 1e-9:
             raise ValueError(
                 "schedule: where a(1) = 0 scores say nothing of x0; give the network's own, such as lambda t: 1 - 0.999 * t"
             )
@@ -141,7 +141,7 @@ class UniformProcess(Discrete):
     def levels(self) -> tuple[float, ...]:
         """``a`` at each of `times`."""
         a = self.schedule if callable(self.schedule) else SCHEDULES[self.schedule]
-        return (*(max(a(t), 0.0) if a(t) > -1e-12 else a(t) for t in self.times[:-1]), 1.0)
+        return (*(a(t) for t in self.times[:-1]), 1.0)
 
     def log_prior(self) -> Tensor:
         """Return zeros ``[V]``."""

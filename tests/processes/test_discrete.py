@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import fastguide as fg
+from tests.mutants import MUTANTS
 from tests.oracle.checks import normalizer_is_unbiased, samples_follow_the_target
 from tests.oracle.enumerable import noise_floor, total_variation
 from tests.oracle.steer import read, steer, wrong
@@ -97,6 +98,11 @@ class TestGuided:
     )
     def test_normalizer_is_unbiased_whatever_the_values(self, guidance):
         normalizer_is_unbiased(TabularDiscrete(), guidance, wrong(0.5))
+
+    @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: type(m).__name__)
+    def test_normalizer_shows_every_mutant(self, mutant):
+        with pytest.raises(AssertionError, match="mean Ẑ"):
+            normalizer_is_unbiased(TabularDiscrete(), mutant)
 
     @pytest.mark.parametrize("guidance", [fg.SVDD(alpha=0.5, branch=3), fg.Beam(branch=3, best_of="parent")], ids=repr)
     def test_samples_of_svdd_and_beam_follow_their_own_law(self, guidance):
