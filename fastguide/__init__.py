@@ -12,7 +12,7 @@ from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
 from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC, ParticleGibbs, Scheduled
 from fastguide.memory import Memory
-from fastguide.processes import GaussianProcess, MaskedProcess
+from fastguide.processes import AutoregressiveProcess, DiscreteProcess, GaussianProcess, MaskedProcess, UniformProcess
 from fastguide.result import LogNormalizer, Result
 from fastguide.sample import sample
 from fastguide.steering import Steering
@@ -26,12 +26,14 @@ __all__ = [
     "SMC",
     "SVDD",
     "AutoAlpha",
+    "AutoregressiveProcess",
     "BackendUnavailable",
     "Beam",
     "BestOfN",
     "Budget",
     "Comparison",
     "DegenerateWeights",
+    "DiscreteProcess",
     "GaussianProcess",
     "LogNormalizer",
     "MaskedProcess",
@@ -43,6 +45,7 @@ __all__ = [
     "RewardError",
     "Scheduled",
     "Steering",
+    "UniformProcess",
     "backend",
     "compare",
     "guidance",

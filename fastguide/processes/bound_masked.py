@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fastguide.processes.protocol import Constraints, expand_init, resolve_lengths
+from fastguide.processes.protocol import Constraints, check_bias, check_logits, given_tokens, resolve_lengths
 
 if TYPE_CHECKING:
     from fastguide.processes.masked import MaskedProcess
@@ -20,31 +20,12 @@ class BoundMasked:
         self, process: MaskedProcess, constraints: Constraints, groups: int, particles: int, device: torch.device
     ) -> None:
         self.process = process
-        self.bias = self._check_bias(constraints.bias, device)
+        self.bias = check_bias(constraints.bias, process.length, process.vocab, device)
         self.lengths = resolve_lengths(constraints, process.length, groups, device)
-        x_init = expand_init(constraints.x_init, groups, particles)
-        if constraints.frozen is not None and x_init is None:
-            raise ValueError("frozen: give the tokens to keep in x_init")
-        if x_init is not None and constraints.frozen is not None:
-            x_init = self._keep_frozen(x_init, constraints.frozen)
+        x_init = given_tokens(constraints, groups, particles, process.length, process.mask)
         self.x = process.prior(groups * particles, x_init, device)
         self.output_bytes = 4 * process.length * process.vocab
         self.free, self.given = self._find_given(groups)
-
-    def _check_bias(self, bias: Tensor | None, device: torch.device) -> Tensor | None:
-        if bias is None:
-            return None
-        shapes = ((self.process.vocab,), (self.process.length, self.process.vocab))
-        if not isinstance(bias, Tensor) or bias.shape not in shapes:
-            got = list(bias.shape) if isinstance(bias, Tensor) else type(bias).__name__
-            raise ValueError(f"bias: expected a tensor of shape {list(shapes[0])} or {list(shapes[1])}, got {got}")
-        return bias.to(device, torch.float32)
-
-    def _keep_frozen(self, x_init: Tensor, frozen: Tensor) -> Tensor:
-        if not isinstance(frozen, Tensor) or frozen.dtype != torch.bool or frozen.shape != (self.process.length,):
-            got = f"{frozen.dtype} {list(frozen.shape)}" if isinstance(frozen, Tensor) else type(frozen).__name__
-            raise ValueError(f"frozen: expected a bool tensor of shape [{self.process.length}], got {got}")
-        return torch.where(frozen, x_init, self.process.mask)
 
     def _find_given(self, groups: int) -> tuple[Tensor | None, Tensor | None]:
         """Return how many masks each group has at the start ``[G]``, and where tokens are given ``[L]``, if any are.
@@ -103,16 +84,3 @@ class BoundMasked:
             children, x, output, shift, ancestors=ancestors, bias=self.bias,
             lengths=None if self.lengths is None else self.lengths[group],
         )  # fmt: skip
-
-
-def check_logits(logits: Tensor, shape: tuple[int, int, int]) -> None:
-    """Raise unless a denoiser returned floating logits of this shape ``(n, L, V)``."""
-    if logits.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise TypeError(
-            f"denoiser: expected logits of dtype float32, float16 or bfloat16, got {logits.dtype}; return logits.float()"
-        )
-    if logits.shape != shape:
-        raise ValueError(
-            f"denoiser: expected logits of shape {list(shape)} ([states, length, vocab]), got {list(logits.shape)}; the "
-            "mask has no logit column"
-        )
