@@ -17,7 +17,7 @@ from fastguide.result import LogNormalizer, Result
 from fastguide.sample import sample
 from fastguide.steering import Steering
 from fastguide.strength import AutoAlpha
-from fastguide.values import PosteriorMean
+from fastguide.values import MonteCarlo, PosteriorMean
 from fastguide.values.compiled import value
 
 __version__ = "0.1.0"
@@ -38,6 +38,7 @@ __all__ = [
     "LogNormalizer",
     "MaskedProcess",
     "Memory",
+    "MonteCarlo",
     "NestedSMC",
     "ParticleGibbs",
     "PosteriorMean",
