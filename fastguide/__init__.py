@@ -17,7 +17,7 @@ from fastguide.result import LogNormalizer, Result
 from fastguide.sample import sample
 from fastguide.steering import Steering
 from fastguide.strength import AutoAlpha
-from fastguide.values import MonteCarlo, PosteriorMean
+from fastguide.values import MonteCarlo, PosteriorMean, Regression, SoftQ
 from fastguide.values.compiled import value
 
 __version__ = "0.1.0"
@@ -42,9 +42,11 @@ __all__ = [
     "NestedSMC",
     "ParticleGibbs",
     "PosteriorMean",
+    "Regression",
     "Result",
     "RewardError",
     "Scheduled",
+    "SoftQ",
     "Steering",
     "UniformProcess",
     "backend",

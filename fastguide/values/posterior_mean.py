@@ -2,10 +2,10 @@
 
 The cheapest look-ahead: ``v_t(x_t) ≈ r(x̂0(x_t))`` with x̂0 the denoiser's most probable token at each masked position, as in
 the reference code of the tutorial (2501.09685), or the mean clean sample of a Gaussian process (Tweedie). It costs one reward
-row a distinct x̂0, and no denoiser row, because the same prediction serves the next proposal. Drawing m samples of x0 from that
-prediction, position by position, and taking ``alpha · log mean exp(r / alpha)`` of their rewards sees the spread of what is still
-open, at m times the cost. Both are biased as estimates of the value; guidance with weights is exact all the same, because its
-weights telescope.
+row a distinct x̂0, and no denoiser row, because the same prediction serves the next proposal. Drawing m samples of x0 from
+that prediction, position by position, and taking ``alpha · log mean exp(r / alpha)`` of their rewards sees the spread of what
+is still open, at m times the cost. Both are biased as estimates of the value; guidance with weights is exact all the same,
+because its weights telescope.
 """
 
 from __future__ import annotations
