@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from fastguide.models.protocol import Prediction, State
@@ -70,6 +71,17 @@ class States:
     def rewards(self, x0: Tensor) -> Tensor:
         """Return float64 rewards ``[U]`` or ``[U, m]`` of clean samples ``[U, *shape]`` or ``[U, m, *shape]``."""
         return rewards_of(self.scene.problems, self.problem, x0, self.x.ndim)
+
+    def gradient(self, x0: Tensor, of: Tensor) -> Tensor:
+        """Return the gradient in ``of`` of the rewards of clean samples ``x0`` that depend on it.
+
+        ``x0`` is ``[U, *shape]``, of tokens the soft ``[U, L, V]``. All states have to be of one problem.
+        """
+        problem = self.scene.problems[int(self.problem[0])]
+        with torch.enable_grad():
+            total = problem.soft(x0, tokens=not self.x.is_floating_point()).sum()
+        (found,) = torch.autograd.grad(total, of)
+        return found
 
     def take(self, index: Tensor) -> States:
         """Return the states of these rows."""
