@@ -24,7 +24,8 @@ Estimator = Callable[[States], Tensor]
 """``states -> [U, L, V]`` Δ of tokens, or ``[U, *shape]`` ∇v of real states, all of one problem; each state counts alone."""
 
 ROWS = 64
-"""States of one call. Always as many, padded by repeating the last: the bits of a network's gradient may depend on them."""
+"""States of one call. Always as many, padded by repeating the last: a network's gradient may depend on the number in its last
+bits. It may do so on the row too; weights follow the shift as it was, and stay exact."""
 
 _OF_TOKENS: dict[str, Estimator] = {"decoded": tokens.decoded, "exact": tokens.exact, "input": tokens.through_input}
 _OF_REAL: dict[str, Estimator] = {"through": real.through, "decoded": real.decoded}
@@ -102,10 +103,10 @@ class GradientProposal:
         for problem in torch.unique(states.problem):
             members = (states.problem == problem).nonzero()[:, 0]
             for index, count in fixed_batches(len(members), ROWS, members.device):
-                part = estimate(states.take(members[index]))[:count]
-                if part.shape[1:] != shape[1:]:
+                part = estimate(states.take(members[index]))
+                if part.shape != (ROWS, *shape[1:]):
                     raise ValueError(f"gradient: expected shape {[ROWS, *shape[1:]]}, got {list(part.shape)}")
-                out[members[index[:count]]] = part.detach().to(out)
+                out[members[index[:count]]] = part[:count].detach().to(out)
         if not bool(torch.isfinite(out).all()):
             raise ValueError(
                 f"gradient: the reward has a derivative that is nan or infinite, at noise level {states.time:g}; "

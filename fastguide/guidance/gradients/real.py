@@ -26,7 +26,7 @@ def through(states: States) -> Tensor:
         t = torch.full((len(x),), states.time, dtype=torch.float32, device=x.device)
         output = states.predict(x, t).output
         x0 = states.scene.bound.estimate(x, output, step=states.step, group=states.group)
-    if not x0.requires_grad:
+    if not output.requires_grad:
         raise TypeError('denoiser: no gradient flows through it (torch.no_grad, detach?); use gradient="decoded"')
     return states.gradient(x0, x)
 
