@@ -17,7 +17,7 @@ from fastguide.result import LogNormalizer, Result
 from fastguide.sample import sample
 from fastguide.steering import Steering
 from fastguide.strength import AutoAlpha
-from fastguide.values import PosteriorMean
+from fastguide.values import MonteCarlo, PosteriorMean, Regression, SoftQ
 from fastguide.values.compiled import value
 
 __version__ = "0.1.0"
@@ -40,12 +40,15 @@ __all__ = [
     "LogNormalizer",
     "MaskedProcess",
     "Memory",
+    "MonteCarlo",
     "NestedSMC",
     "ParticleGibbs",
     "PosteriorMean",
+    "Regression",
     "Result",
     "RewardError",
     "Scheduled",
+    "SoftQ",
     "Steering",
     "UniformProcess",
     "backend",

@@ -217,7 +217,8 @@ class Run:
         self._count_spending()
         states, rest = len(frontier.x), self.scene.process.steps - frontier.step - 1
         looks = states * getattr(self.value, "draws", 1)
-        if not spent.covers(states + rest * len(self.x), looks + self._last_rows):
+        rollouts = getattr(self.value, "rollouts", 0) * states * rest
+        if not spent.covers(states + rollouts + rest * len(self.x), looks + self._last_rows):
             spent.ended = frontier.step
         return spent.ended is None
 
@@ -320,7 +321,9 @@ class Run:
         with torch.no_grad():
             for step, (slot, child) in enumerate(zip(slots, children, strict=False)):
                 out = self.predictor.call(x.clone(), step, state, one)
-                states = States(x, out.output, step, times[step], problem, state, one, self.scene)
+                states = States(
+                    x, out.output, step, times[step], problem, state, one, out.state, self.scene, self.predictor
+                )
                 which = one + group * self.steering.particles + slot
                 x, state = self._draw(step)(states, one, which)[0][:, child % branches[step]], out.state
                 if self.retained is not None and child == 0:

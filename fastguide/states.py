@@ -12,6 +12,7 @@ from fastguide.models.protocol import Prediction, State
 from fastguide.processes.protocol import Bound, Process
 
 if TYPE_CHECKING:
+    from fastguide.frontier import Predictor
     from fastguide.models.protocol import Denoiser
     from fastguide.problems import Problems
 
@@ -46,7 +47,9 @@ class States:
         problem: ``[U]`` int64, which problem each belongs to.
         parents: the denoiser state that the call which gave ``output`` continued, row ``rows[u]`` of it for each.
         rows: ``[U]`` int64.
+        state: the denoiser state that the call returned, row u of it for state u; None without output.
         scene: the run.
+        predictor: calls the denoiser in micro-batches of fixed shape, and counts the rows.
     """
 
     x: Tensor
@@ -56,7 +59,9 @@ class States:
     problem: Tensor
     parents: State
     rows: Tensor
+    state: State
     scene: Scene
+    predictor: Predictor
 
     @property
     def group(self) -> Tensor:
@@ -67,6 +72,17 @@ class States:
         """Return the clean sample ``[U, *shape]`` that the denoiser predicts."""
         assert self.output is not None
         return self.scene.bound.estimate(self.x, self.output, step=self.step, group=self.group)
+
+    def draw_clean(self, seeds: Tensor, draws: int) -> Tensor:
+        """Return ``[U, draws, *shape]`` clean samples drawn from the prediction, keyed by seeds ``[U]``."""
+        assert self.output is not None
+        draw = getattr(self.scene.bound, "draw_clean", None)
+        if draw is None:
+            raise ValueError(
+                f"decode: the prediction of {type(self.scene.process).__name__} is no law of clean samples to draw from; "
+                'use "argmax", or MonteCarlo'
+            )
+        return draw(self.x, self.output, seeds=seeds, draws=draws, group=self.group)  # type: ignore[no-any-return]
 
     def rewards(self, x0: Tensor) -> Tensor:
         """Return float64 rewards ``[U]`` or ``[U, m]`` of clean samples ``[U, *shape]`` or ``[U, m, *shape]``."""
@@ -84,9 +100,11 @@ class States:
         return found
 
     def take(self, index: Tensor) -> States:
-        """Return the states of these rows."""
+        """Return the states of these rows, without the denoiser state, which is the larger part of them."""
         output = None if self.output is None else self.output[index]
-        return replace(self, x=self.x[index], output=output, problem=self.problem[index], rows=self.rows[index])
+        return replace(
+            self, x=self.x[index], output=output, problem=self.problem[index], rows=self.rows[index], state=None
+        )
 
     def predict(self, x: Tensor, t: Tensor) -> Prediction:
         """Call the denoiser on other states ``[U, *shape]`` (soft one-hot rows, states that require gradients)."""

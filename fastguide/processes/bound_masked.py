@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fastguide import ops
 from fastguide.processes.protocol import Constraints, check_bias, check_logits, given_tokens, resolve_lengths
 from fastguide.reference.categorical import scale_logits, threshold
 
@@ -100,6 +101,15 @@ class BoundMasked:
             x, output, step=step, seed=seed, ancestors=ancestors, branch=branch, slots=slots, bias=self.bias, shift=shift,
             lengths=None if self.lengths is None else self.lengths[group],
             free=None if self.free is None else self.free[group], frozen=self.given,
+        )  # fmt: skip
+
+    def draw_clean(self, x: Tensor, output: Tensor, *, seeds: Tensor, draws: int, group: Tensor) -> Tensor:
+        """Return clean samples ``[U, draws, L]``: every masked position drawn from the prediction, keyed by seeds ``[U]``."""
+        process = self.process
+        return ops.masked_step(
+            x, output, reveal_probability=1.0, temperature=process.temperature, top_k=process.top_k, top_p=process.top_p,
+            bias=self.bias, branch=draws, seed=seeds, slots=torch.zeros_like(seeds),
+            lengths=None if self.lengths is None else self.lengths[group],
         )  # fmt: skip
 
     def log_ratio(
