@@ -50,6 +50,7 @@ class States:
         state: the denoiser state that the call returned, row u of it for state u; None without output.
         scene: the run.
         predictor: calls the denoiser in micro-batches of fixed shape, and counts the rows.
+        real: how many of the rows are no padding; None: all.
     """
 
     x: Tensor
@@ -62,6 +63,7 @@ class States:
     state: State
     scene: Scene
     predictor: Predictor
+    real: int | None = None
 
     @property
     def group(self) -> Tensor:
@@ -94,6 +96,7 @@ class States:
         ``x0`` is ``[U, *shape]``, of tokens the soft ``[U, L, V]``. All states have to be of one problem.
         """
         problem = self.scene.problems[int(self.problem[0])]
+        problem.reward.computed += len(self.x) if self.real is None else self.real
         with torch.enable_grad():
             total = problem.soft(x0, tokens=not self.x.is_floating_point()).sum()
         (found,) = torch.autograd.grad(total, of)
@@ -108,6 +111,7 @@ class States:
 
     def predict(self, x: Tensor, t: Tensor) -> Prediction:
         """Call the denoiser on other states ``[U, *shape]`` (soft one-hot rows, states that require gradients)."""
+        self.predictor.computed += len(x) if self.real is None else self.real
         return self.scene.denoiser(x, t, self.parents, self.rows)
 
 

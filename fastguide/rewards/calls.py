@@ -62,7 +62,6 @@ class RewardCalls:
 
         Of real samples any reward that torch can follow will do, whether it says that it is differentiable or not.
         """
-        self.computed += len(x0)
         reward, n = self.reward, len(x0)
         evaluate = reward.soft if tokens or reward.differentiable else reward
         values = evaluate(x0 if reward.device is None else x0.to(reward.device))

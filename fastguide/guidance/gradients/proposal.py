@@ -9,7 +9,7 @@ positions are revealed is not tilted. Of real states it is ``∇v``, and the mea
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from fastguide.guidance.gradients import real, tokens
 from fastguide.guidance.protocol import is_number
 from fastguide.memory import fixed_batches
-from fastguide.states import States
+from fastguide.states import Scene, States
 
 Estimator = Callable[[States], Tensor]
 """``states -> [U, L, V]`` Δ of tokens, or ``[U, *shape]`` ∇v of real states, all of one problem; each state counts alone."""
@@ -53,6 +53,14 @@ class GradientProposal:
     scale: float | Callable[[float], float] = 1.0
     clip: float | None = None
     corrected: bool = True
+
+    def rows(self, scene: Scene) -> tuple[int, int]:
+        """Return how many rows of the denoiser and of the reward the gradient of a state costs at most."""
+        process: Any = scene.process
+        if self.gradient == "exact":
+            return 0, process.length * process.vocab
+        real = hasattr(scene.bound, "guide")
+        return (0 if self.gradient == "decoded" or not (real or self.gradient) else 1), 1
 
     def shift(self, states: States) -> Tensor:
         """Return float32 what is added to log-probabilities ``[U, L, V]``, or to means ``[U, *shape]``."""
@@ -103,7 +111,7 @@ class GradientProposal:
         for problem in torch.unique(states.problem):
             members = (states.problem == problem).nonzero()[:, 0]
             for index, count in fixed_batches(len(members), ROWS, members.device):
-                part = estimate(states.take(members[index]))
+                part = estimate(replace(states.take(members[index]), real=count))
                 if part.shape != (ROWS, *shape[1:]):
                     raise ValueError(f"gradient: expected shape {[ROWS, *shape[1:]]}, got {list(part.shape)}")
                 out[members[index[:count]]] = part[:count].detach().to(out)

@@ -3,7 +3,7 @@ r"""Estimates of ``Δ[l, y] ≈ v(x with l := y) − v(x)`` at the open position
 | name | Δ | cost a state |
 |---|---|---|
 | ``"decoded"`` | ``g[l] · (e_y − s[l])``, s = soft x̂0 (one-hot where revealed), ``g = ∂r/∂s`` | a gradient of the reward |
-| ``"exact"`` | ``r(x̂0 with l := y) − r(x̂0)`` | up to ``1 + L (V − 1)`` rewards, equal samples once |
+| ``"exact"`` | ``r(x̂0 with l := y) − r(x̂0)`` | up to ``L · V`` rewards, equal samples once |
 | ``"input"`` | ``g[l, y] − g[l, mask]``, ``g = ∂r(s)/∂x`` through the denoiser, x one-hot | a gradient of both |
 
 ``"input"`` is of Nisonoff et al., 2406.01572. It needs a denoiser that reads a soft one-hot ``[n, L, V + 1]``, the mask a token
