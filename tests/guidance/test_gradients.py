@@ -244,6 +244,21 @@ class TestErrors:
             with pytest.raises(ValueError, match="draws no noise at any step"):
                 fg.sample(process, Mixture(process), reward, guidance, particles=4, progress=False)
 
+    def test_of_processes_whose_gradients_have_no_names(self):
+        """A function of the states serves any process of tokens."""
+        process = fg.UniformProcess(length=3, vocab=3, steps=4)
+        matrix = fg.values.compiled.PositionWeightMatrix(torch.eye(3))
+
+        def run(gradient):
+            guidance = fg.ClassifierGuidance(alpha=0.1, gradient=gradient)
+            return fg.sample(
+                process, lambda x, t: torch.zeros(*x.shape, 3), matrix, guidance, particles=100, progress=False
+            )
+
+        with pytest.raises(TypeError, match="gradient: none is known for UniformProcess"):
+            run("decoded")
+        assert float(run(lambda states: matrix.scores.expand(len(states.x), 3, 3)).rewards.mean()) > 2.0
+
     def test_of_denoisers_without_gradients(self):
         process = fg.GaussianProcess(1, steps=4)
         with pytest.raises(TypeError, match=r'no gradient flows through it.*use gradient="decoded"'):
