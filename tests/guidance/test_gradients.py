@@ -221,7 +221,7 @@ class TestErrors:
             (
                 {"gradient": lambda states: states.x.float()},
                 ValueError,
-                "gradient: expected shape [64, 3, 3], got [64, 3]",
+                "gradient: expected shape [4, 3, 3], got [4, 3]",
             ),
             ({"process": fg.MaskedProcess(3, 3, steps=4, temperature=0.0)}, ValueError, "temperature 0"),
             ({"gradient": lambda s: s.output * torch.nan}, ValueError, "nan or infinite"),

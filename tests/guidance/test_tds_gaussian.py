@@ -64,7 +64,17 @@ def unbiased(guidance, groups=10_000):
     process = fg.GaussianProcess(1, steps=4, schedule="cosine")
     denoiser = fg.models.wrap(Mixture(process), batch_invariant=True)
     pays = fg.rewards.wrap(reward, batch_invariant=True)
-    result = fg.sample(process, denoiser, pays, guidance, value=Noise(), particles=4, groups=groups, progress=False)
+    result = fg.sample(
+        process,
+        denoiser,
+        pays,
+        guidance,
+        value=Noise(),
+        particles=4,
+        groups=groups,
+        progress=False,
+        memory=fg.Memory(call_rows=1_000),
+    )
     ratio = torch.exp(result.log_normalizer.groups - Mixture(process).target().log_z)
     error = float(ratio.std()) / math.sqrt(groups)
     assert error < 0.02

@@ -8,6 +8,7 @@ positions are revealed is not tilted. Of real states it is ``∇v``, and the mea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,9 +24,8 @@ from fastguide.states import Scene, States
 Estimator = Callable[[States], Tensor]
 """``states -> [U, L, V]`` Δ of tokens, or ``[U, *shape]`` ∇v of real states, all of one problem; each state counts alone."""
 
-ROWS = 64
-"""States of one call. Always as many, padded by repeating the last: a network's gradient may depend on the number in its last
-bits. It may do so on the row too; weights follow the shift as it was, and stay exact."""
+_NUMBERS = 2**24
+"""Most numbers of an estimate that are computed at a time."""
 
 _OF_TOKENS: dict[str, Estimator] = {"decoded": tokens.decoded, "exact": tokens.exact, "input": tokens.through_input}
 _OF_REAL: dict[str, Estimator] = {"through": real.through, "decoded": real.decoded}
@@ -108,12 +108,16 @@ class GradientProposal:
 
     def _estimate(self, states: States, estimate: Estimator, shape: torch.Size) -> Tensor:
         out = torch.empty(shape, dtype=torch.float32, device=states.x.device)
+        rows = max(1, min(states.predictor.call_rows, _NUMBERS // max(1, math.prod(shape[1:]))))
         for problem in torch.unique(states.problem):
             members = (states.problem == problem).nonzero()[:, 0]
-            for index, count in fixed_batches(len(members), ROWS, members.device):
-                part = estimate(replace(states.take(members[index]), real=count))
-                if part.shape != (ROWS, *shape[1:]):
-                    raise ValueError(f"gradient: expected shape {[ROWS, *shape[1:]]}, got {list(part.shape)}")
+            # A call has always as many rows, padded by repeating the last: the last bits of a network's gradient may depend on
+            # the number. They may depend on the place of a row too; weights follow the shift as it was, and stay exact.
+            for index, count in fixed_batches(len(members), rows, members.device):
+                some = index[:count] if states.predictor.memory.ragged else index
+                part = estimate(replace(states.take(members[some]), real=count))
+                if part.shape != (len(some), *shape[1:]):
+                    raise ValueError(f"gradient: expected shape {[len(some), *shape[1:]]}, got {list(part.shape)}")
                 out[members[index[:count]]] = part[:count].detach().to(out)
         if not bool(torch.isfinite(out).all()):
             raise ValueError(

@@ -21,6 +21,9 @@ from torch.nn import functional as F
 
 from fastguide.states import States
 
+_NUMBERS = 2**22
+"""Most tokens of substituted samples that are made at a time."""
+
 
 def decoded(states: States) -> Tensor:
     """Return ``[U, L, V]`` of the reward's gradient at the soft clean sample."""
@@ -52,20 +55,19 @@ def through_input(states: States) -> Tensor:
 def exact(states: States) -> Tensor:
     """Return ``[U, L, V]`` of the rewards of all single substitutions in the clean sample predicted."""
     assert states.output is not None
-    x0, opened = states.estimate(), _open(states)[..., 0]
-    vocab = states.output.shape[-1]
-    u, at = opened.nonzero(as_tuple=True)
-    changed = x0[u, None].repeat(1, vocab, 1)
-    changed[torch.arange(len(u), device=u.device)[:, None], torch.arange(vocab, device=u.device), at[:, None]] = (
-        torch.arange(vocab, device=u.device)
-    )
-    rewards = states.take(u).rewards(changed)
-    before = rewards.gather(1, x0[u, at][:, None])
-    # A forbidden x̂0 says nothing of what the state can become: it counts as the worst that is allowed.
-    low = torch.where(rewards == -torch.inf, torch.inf, rewards).amin(1, keepdim=True)
-    low = torch.where(low == torch.inf, 0.0, low)
-    delta = torch.zeros(states.output.shape, dtype=torch.float32, device=u.device)
-    delta[u, at] = (torch.maximum(rewards, low) - torch.maximum(before, low)).float()
+    x0, vocab = states.estimate(), states.output.shape[-1]
+    delta = torch.zeros(states.output.shape, dtype=torch.float32, device=x0.device)
+    token = torch.arange(vocab, device=x0.device)
+    opened = _open(states)[..., 0].nonzero()
+    for part in torch.split(opened, max(1, _NUMBERS // (vocab * x0.shape[1]))):
+        u, at = part.unbind(1)
+        changed = x0[u, None].repeat(1, vocab, 1)
+        changed[torch.arange(len(u), device=x0.device)[:, None], token, at[:, None]] = token
+        rewards = states.take(u).rewards(changed)
+        # −inf says that the guess is forbidden, not that the state cannot be completed: it counts as the worst that is allowed.
+        low = torch.where(rewards == -torch.inf, torch.inf, rewards).amin(1, keepdim=True)
+        rewards = torch.maximum(rewards, torch.where(low == torch.inf, 0.0, low))
+        delta[u, at] = (rewards - rewards.gather(1, x0[u, at][:, None])).float()
     return delta
 
 
