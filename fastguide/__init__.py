@@ -6,6 +6,7 @@ loop) and `fastguide.ops` (the kernels).
 
 from fastguide import guidance, models, ops, processes, rewards, values
 from fastguide.budget import Budget
+from fastguide.calibration import Calibration, calibrate
 from fastguide.compare import Comparison, compare
 from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
@@ -32,6 +33,7 @@ __all__ = [
     "Beam",
     "BestOfN",
     "Budget",
+    "Calibration",
     "ClassifierGuidance",
     "Comparison",
     "DegenerateWeights",
@@ -52,6 +54,7 @@ __all__ = [
     "Steering",
     "UniformProcess",
     "backend",
+    "calibrate",
     "compare",
     "guidance",
     "load",

