@@ -11,7 +11,7 @@ from fastguide.compare import Comparison, compare
 from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
-from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC, ParticleGibbs, Scheduled
+from fastguide.guidance import SMC, SVDD, TDS, Beam, BestOfN, ClassifierGuidance, NestedSMC, ParticleGibbs, Scheduled
 from fastguide.memory import Memory
 from fastguide.processes import AutoregressiveProcess, DiscreteProcess, GaussianProcess, MaskedProcess, UniformProcess
 from fastguide.result import LogNormalizer, Result
@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SMC",
     "SVDD",
+    "TDS",
     "AutoAlpha",
     "AutoregressiveProcess",
     "BackendUnavailable",
@@ -33,6 +34,7 @@ __all__ = [
     "BestOfN",
     "Budget",
     "Calibration",
+    "ClassifierGuidance",
     "Comparison",
     "DegenerateWeights",
     "DiscreteProcess",

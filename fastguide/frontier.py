@@ -203,7 +203,6 @@ class Predictor:
         log_ratio = torch.empty((len(particles), branch), dtype=torch.float64, device=device)
         guided = False
         states_after, done = [], 0
-        before = self.computed
         for states, state in self._batches(frontier, survivors):
             which = order[int(starts[done]) : int(starts[done + len(states.x)])]
             children[which], ratio = draw(states, row[which] - done, which)
@@ -212,7 +211,7 @@ class Predictor:
             states_after.append(state)
             done += len(states.x)
         if frontier.predicted:
-            self.recomputed += self.computed - before
+            self.recomputed += done
         return children, log_ratio if guided else None, cat_states(states_after), row
 
 

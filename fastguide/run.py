@@ -120,6 +120,7 @@ class Run:
             s.begin(self._look_ahead(frontier, None, timer))
             for step in range(total):
                 branch = s.branch
+                self._reserve_gradients(frontier)
                 with timer("denoiser" if frontier.prediction is None else "sampler"):
                     drawn, log_ratio, parents, rows = self.predictor.propose(
                         frontier, particles, self._draw(step), branch
@@ -176,7 +177,8 @@ class Run:
         """Return the function that draws the children of the particles of a step."""
         s, bound = self.steering, self.scene.bound
         guidance = guidance_at(s.guidance, step)
-        proposal = proposal_of(guidance)
+        ended = None if self.spending is None else self.spending.ended
+        proposal = proposal_of(guidance) if ended is None or step < ended else None
 
         def draw(states: States, ancestors: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor | None]:
             # All of them: one seed a group, slots counted by the kernel. Some of them: a seed and a slot for each.
@@ -211,14 +213,27 @@ class Run:
 
     def _affords(self, frontier: Frontier) -> bool:
         """Whether the budget covers a look at these states, and then the rest of the run without any."""
+        states, rest = len(frontier.x), self.scene.process.steps - frontier.step - 1
+        looks = states * getattr(self.value, "draws", 1)
+        rollouts = getattr(self.value, "rollouts", 0) * states * rest
+        return self._covers(frontier, states + rollouts, looks)
+
+    def _reserve_gradients(self, frontier: Frontier) -> None:
+        """End the guidance unless the budget covers a guided proposal, and then the rest of the run without any."""
+        proposal = proposal_of(guidance_at(self.steering.guidance, frontier.step))
+        if self.spending is not None and proposal is not None:
+            states, (of_denoiser, of_reward) = len(frontier.x), proposal.rows(self.scene)
+            predicted = states if frontier.prediction is None else 0
+            self._covers(frontier, predicted + of_denoiser * states, of_reward * states)
+
+    def _covers(self, frontier: Frontier, denoiser_rows: int, reward_rows: int) -> bool:
+        """Whether the budget covers so many rows for these states, and then the rest of the run without guidance."""
         spent = self.spending
         if spent is None or spent.ended is not None:
             return spent is None
         self._count_spending()
-        states, rest = len(frontier.x), self.scene.process.steps - frontier.step - 1
-        looks = states * getattr(self.value, "draws", 1)
-        rollouts = getattr(self.value, "rollouts", 0) * states * rest
-        if not spent.covers(states + rollouts + rest * len(self.x), looks + self._last_rows):
+        rest = (self.scene.process.steps - frontier.step - 1) * len(self.x)
+        if not spent.covers(denoiser_rows + rest, reward_rows + self._last_rows):
             spent.ended = frontier.step
         return spent.ended is None
 

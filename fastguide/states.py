@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from fastguide.models.protocol import Prediction, State
@@ -49,6 +50,7 @@ class States:
         state: the denoiser state that the call returned, row u of it for state u; None without output.
         scene: the run.
         predictor: calls the denoiser in micro-batches of fixed shape, and counts the rows.
+        real: how many of the rows are no padding; None: all.
     """
 
     x: Tensor
@@ -61,6 +63,7 @@ class States:
     state: State
     scene: Scene
     predictor: Predictor
+    real: int | None = None
 
     @property
     def group(self) -> Tensor:
@@ -87,6 +90,18 @@ class States:
         """Return float64 rewards ``[U]`` or ``[U, m]`` of clean samples ``[U, *shape]`` or ``[U, m, *shape]``."""
         return rewards_of(self.scene.problems, self.problem, x0, self.x.ndim)
 
+    def gradient(self, x0: Tensor, of: Tensor) -> Tensor:
+        """Return the gradient in ``of`` of the rewards of clean samples ``x0`` that depend on it.
+
+        ``x0`` is ``[U, *shape]``, of tokens the soft ``[U, L, V]``. All states have to be of one problem.
+        """
+        problem = self.scene.problems[int(self.problem[0])]
+        problem.reward.computed += len(self.x) if self.real is None else self.real
+        with torch.enable_grad():
+            total = problem.soft(x0, tokens=not self.x.is_floating_point()).sum()
+        (found,) = torch.autograd.grad(total, of)
+        return found
+
     def take(self, index: Tensor) -> States:
         """Return the states of these rows, without the denoiser state, which is the larger part of them."""
         output = None if self.output is None else self.output[index]
@@ -96,6 +111,7 @@ class States:
 
     def predict(self, x: Tensor, t: Tensor) -> Prediction:
         """Call the denoiser on other states ``[U, *shape]`` (soft one-hot rows, states that require gradients)."""
+        self.predictor.computed += len(x) if self.real is None else self.real
         return self.scene.denoiser(x, t, self.parents, self.rows)
 
 

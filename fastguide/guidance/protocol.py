@@ -15,7 +15,7 @@ from fastguide.strength import AutoAlpha, resolve_alpha
 if TYPE_CHECKING:
     from fastguide.result import Result
     from fastguide.run import Run
-    from fastguide.states import States
+    from fastguide.states import Scene, States
 
 UNBIASED_RULES = ("systematic", "stratified", "multinomial", "residual")
 
@@ -92,6 +92,9 @@ class Proposal(Protocol):
     @property
     def corrected(self) -> bool:
         """See above."""
+
+    def rows(self, scene: Scene) -> tuple[int, int]:
+        """Return how many rows of the denoiser and of the reward the shift of a state costs at most."""
 
     def shift(self, states: States) -> Tensor:
         """Return float32 what is added in each state: ``[U, L, V]`` to log-probabilities, ``[U, *shape]`` to the mean."""

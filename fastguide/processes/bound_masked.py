@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastguide import ops
 from fastguide.processes.protocol import Constraints, check_bias, check_logits, given_tokens, resolve_lengths
+from fastguide.reference.categorical import scale_logits, threshold
 
 if TYPE_CHECKING:
     from fastguide.processes.masked import MaskedProcess
@@ -56,6 +57,31 @@ class BoundMasked:
         """Return the most probable clean sample, position by position."""
         lengths = None if self.lengths is None else self.lengths[group]
         return self.process.mode(x, output, bias=self.bias, lengths=lengths)
+
+    def opened(self, x: Tensor, *, group: Tensor) -> Tensor:
+        """Return bool ``[U, L]``: the positions of states that hold the mask and are no padding."""
+        masked = x == self.process.mask
+        if self.lengths is None:
+            return masked
+        return masked & (torch.arange(self.process.length, device=x.device) < self.lengths[group, None])
+
+    def log_probs(self, x: Tensor, output: Tensor, *, group: Tensor) -> Tensor:
+        """Return float32 ``[U, L, V]`` log-probabilities of draws, after bias, temperature and truncation, with gradients.
+
+        They are meant where a position is open; what stands elsewhere comes of logits that nobody promised.
+        """
+        process = self.process
+        if process.temperature == 0:
+            raise ValueError(
+                "process: at temperature 0 a draw is certain and cannot be guided; give a positive temperature"
+            )
+        y = scale_logits(output, self.bias, 1.0 / process.temperature)
+        if process.top_k is not None or process.top_p is not None:
+            opened = self.opened(x, group=group)
+            least = torch.full_like(y[..., :1], -torch.inf)
+            least[opened] = threshold(y.detach()[opened], process.top_k, process.top_p)
+            y = torch.where(y >= least, y, -torch.inf)
+        return torch.log_softmax(y, dim=-1)
 
     def propose(
         self,
