@@ -6,18 +6,19 @@ loop) and `fastguide.ops` (the kernels).
 
 from fastguide import guidance, models, ops, processes, rewards, values
 from fastguide.budget import Budget
+from fastguide.calibration import Calibration, calibrate
 from fastguide.compare import Comparison, compare
 from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
-from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC, Scheduled
+from fastguide.guidance import SMC, SVDD, TDS, Beam, BestOfN, ClassifierGuidance, NestedSMC, ParticleGibbs, Scheduled
 from fastguide.memory import Memory
-from fastguide.processes import GaussianProcess, MaskedProcess
+from fastguide.processes import AutoregressiveProcess, DiscreteProcess, GaussianProcess, MaskedProcess, UniformProcess
 from fastguide.result import LogNormalizer, Result
 from fastguide.sample import sample
 from fastguide.steering import Steering
 from fastguide.strength import AutoAlpha
-from fastguide.values import PosteriorMean
+from fastguide.values import MonteCarlo, PosteriorMean, Regression, SoftQ
 from fastguide.values.compiled import value
 
 __version__ = "0.1.0"
@@ -25,24 +26,35 @@ __version__ = "0.1.0"
 __all__ = [
     "SMC",
     "SVDD",
+    "TDS",
     "AutoAlpha",
+    "AutoregressiveProcess",
     "BackendUnavailable",
     "Beam",
     "BestOfN",
     "Budget",
+    "Calibration",
+    "ClassifierGuidance",
     "Comparison",
     "DegenerateWeights",
+    "DiscreteProcess",
     "GaussianProcess",
     "LogNormalizer",
     "MaskedProcess",
     "Memory",
+    "MonteCarlo",
     "NestedSMC",
+    "ParticleGibbs",
     "PosteriorMean",
+    "Regression",
     "Result",
     "RewardError",
     "Scheduled",
+    "SoftQ",
     "Steering",
+    "UniformProcess",
     "backend",
+    "calibrate",
     "compare",
     "guidance",
     "load",

@@ -133,14 +133,16 @@ class Predictor:
         """Yield the distinct states ``index``, predicted, and their denoiser state, a micro-batch at a time."""
         for part in torch.split(index, self.micro_batch):
             out = self.call(frontier.x[part], frontier.step, frontier.parents, frontier.rows[part])
-            yield self._states(frontier, part, out.output), out.state
+            yield self._states(frontier, part, out.output, out.state), out.state
 
-    def _states(self, frontier: Frontier, part: Tensor | None, output: Tensor | None) -> States:
+    def _states(
+        self, frontier: Frontier, part: Tensor | None, output: Tensor | None = None, state: State = None
+    ) -> States:
         x, problem, rows = frontier.x, frontier.problem, frontier.rows
         if part is not None:
             x, problem, rows = x[part], problem[part], rows[part]
         time = self.scene.process.times[frontier.step]
-        return States(x, output, frontier.step, time, problem, frontier.parents, rows, self.scene)
+        return States(x, output, frontier.step, time, problem, frontier.parents, rows, state, self.scene, self)
 
     def look_ahead(self, frontier: Frontier, value: Value | None) -> Tensor | None:
         """Predict every distinct state; return what ``value`` reads off them ``[U, …]``, if one is given.
@@ -157,9 +159,7 @@ class Predictor:
         if not fits and not (value and value.reads_output):
             if value is None:
                 return None
-            return torch.cat(
-                [value.look(self._states(frontier, p, None)) for p in torch.split(everyone, self.micro_batch)]
-            )
+            return torch.cat([value.look(self._states(frontier, p)) for p in torch.split(everyone, self.micro_batch)])
         for states, state in self._batches(frontier, everyone):
             assert states.output is not None
             if not self._state_bytes and state is not None:
@@ -194,7 +194,7 @@ class Predictor:
         """
         device = particles.device
         if frontier.prediction is not None:
-            states = self._states(frontier, None, frontier.prediction.output)
+            states = self._states(frontier, None, *frontier.prediction)
             return *draw(states, particles, None), frontier.prediction.state, particles
         survivors, row = torch.unique(particles, return_inverse=True)
         order = torch.argsort(row, stable=True)
@@ -203,7 +203,6 @@ class Predictor:
         log_ratio = torch.empty((len(particles), branch), dtype=torch.float64, device=device)
         guided = False
         states_after, done = [], 0
-        before = self.computed
         for states, state in self._batches(frontier, survivors):
             which = order[int(starts[done]) : int(starts[done + len(states.x)])]
             children[which], ratio = draw(states, row[which] - done, which)
@@ -212,7 +211,7 @@ class Predictor:
             states_after.append(state)
             done += len(states.x)
         if frontier.predicted:
-            self.recomputed += self.computed - before
+            self.recomputed += done
         return children, log_ratio if guided else None, cat_states(states_after), row
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,15 +18,31 @@ from fastguide.rewards.protocol import wrap as wrap_reward
 
 @dataclass
 class Problem:
-    """A condition, a reward and a length (None: whole); groups that share all three share rows of calls."""
+    """A condition, a reward and a length (None: whole); groups that share all three share rows of calls.
+
+    ``decode_soft`` turns soft samples of tokens into what the reward's `soft` takes; None where the caller decodes.
+    """
 
     condition: Any
     reward: RewardCalls
     length: int | None
+    decode_soft: Callable[[Tensor], Tensor] | None
 
     def rewards(self, x0: Tensor) -> Tensor:
         """Return ``[n]`` float64 rewards of clean samples ``[n, *shape]``, padding included."""
         return self.reward(x0 if self.length is None else x0[:, : self.length])
+
+    def soft(self, x0: Tensor, *, tokens: bool) -> Tensor:
+        """Return ``[n]`` rewards, with gradients, of real clean samples ``[n, *shape]`` or soft tokens ``[n, L, V]``."""
+        if not tokens:
+            return self.reward.soft(self.reward.decode(x0), tokens=False)
+        if self.decode_soft is None:
+            raise TypeError(
+                f"decode: the reward '{self.reward.reward.name}' sees what decode= makes of tokens, and no gradient flows "
+                'through that; leave decode= out, or take gradient="exact"'
+            )
+        x0 = x0 if self.length is None else x0[:, : self.length]
+        return self.reward.soft(self.decode_soft(x0), tokens=True)
 
 
 class Problems:
@@ -60,7 +76,8 @@ class Problems:
                 numbers[key] = len(self._problems)
                 seen = d or partial(denoiser.decode, condition=c)
                 calls = RewardCalls(wrap_reward(r), seen, call_rows, memory.ragged, memory.merge, memory.remember)
-                self._problems.append(Problem(c, calls, length))
+                soft = None if d else partial(denoiser.decode_soft, condition=c)
+                self._problems.append(Problem(c, calls, length, soft))
             of_group.append(numbers[key])
         self.of_group = tuple(of_group)
         self.first_group = torch.tensor([of_group.index(p) for p in range(len(self))], device=device)

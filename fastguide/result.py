@@ -115,8 +115,8 @@ class Result:
 
     @property
     def particles(self) -> int:
-        """N."""
-        return self.ancestry.particles
+        """N; of guidance that iterates, the samples a group of all iterations that are kept."""
+        return len(self.samples) // self.groups
 
     @property
     def groups(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,7 +37,12 @@ class Run:
         steering: weighs and selects.
         x: ``[G·N, *shape]`` states at t = 1.
         problem: ``[G·N]`` int64, the problem of each particle.
+        retained: ``[T + 1, G, *shape]`` the trajectory that slot 0 of each group follows, None where all are drawn.
+        history: the selected states ``[G·N, *shape]`` before and after each step, where somebody put a list here.
     """
+
+    retained: Tensor | None = None
+    history: list[Tensor] | None = None
 
     def __init__(
         self,
@@ -67,6 +74,7 @@ class Run:
         if hasattr(process, "wrap"):
             denoiser = process.wrap(denoiser)
         constraints = constraints._replace(known_lengths=[denoiser.length_of(c) for c in conditions])
+        self._constraints = constraints
         bound = process.bind(constraints, groups=groups, particles=particles, seeds=self.steering.seeds, device=device)
         call_rows = memory.call_rows or default_call_rows(particles * guidance.branch, bound.output_bytes)
         problems = Problems(denoiser, conditions, reward, decode, bound.lengths, memory, call_rows, device)
@@ -81,6 +89,19 @@ class Run:
             rows = groups * particles
             self.spending.require(rows * process.steps, self._last_rows)
 
+    def again(self, guidance: Guidance, seeds: Tensor) -> Run:
+        """Return a run of the same problems by other guidance and seeds; rewards are remembered and rows counted on."""
+        run, s = copy(self), self.steering
+        run.steering = Steering(guidance, particles=s.particles, groups=s.groups, seed=seeds, device=self.device)
+        bound = self.scene.process.bind(
+            self._constraints, groups=s.groups, particles=s.particles, seeds=seeds, device=self.device
+        )
+        run.scene = replace(self.scene, bound=bound, alpha=guidance.alpha)
+        used = self.predictor
+        run.predictor = Predictor(run.scene, self.memory, used.call_rows, self.device, used.computed, used.recomputed)
+        run.x, run.retained, run.history = bound.x, None, None
+        return run
+
     def sample(self) -> Result:
         """Run the loop from noise to data."""
         s, total = self.steering, self.scene.process.steps
@@ -89,17 +110,24 @@ class Run:
         began = time.perf_counter()
         timer = Timer()
         try:
+            if self.retained is not None:
+                self._slot_zero(self.x)[:] = self.retained[0]
             everyone = torch.arange(len(self.x), device=self.device)
             frontier = self.predictor.distinct(self.x, self.problem, 0, self._initial_state(), everyone)
             particles = frontier.inverse
+            if self.history is not None:
+                self.history.append(self.x)
             s.begin(self._look_ahead(frontier, None, timer))
             for step in range(total):
                 branch = s.branch
+                self._reserve_gradients(frontier)
                 with timer("denoiser" if frontier.prediction is None else "sampler"):
                     drawn, log_ratio, parents, rows = self.predictor.propose(
                         frontier, particles, self._draw(step), branch
                     )
                 children = drawn.flatten(0, 1)
+                if self.retained is not None:
+                    self._slot_zero(children)[:] = self.retained[step + 1]
                 problem = self.problem.repeat_interleave(branch)
                 if step + 1 < total:
                     frontier = self.predictor.distinct(
@@ -112,6 +140,8 @@ class Run:
                 chosen = s.select()
                 flat = (chosen + torch.arange(s.groups, device=self.device)[:, None] * s.particles * branch).view(-1)
                 particles = frontier.inverse[flat] if step + 1 < total else flat
+                if self.history is not None:
+                    self.history.append(children[flat])
                 self._record(step, branch, trace, ancestry, chosen, frontier, timer)
                 elapsed = time.perf_counter() - began
                 left = elapsed / (step + 1) * (total - step - 1)
@@ -124,11 +154,31 @@ class Run:
             display.close()
         return self._result(children[particles], trace, ancestry, time.perf_counter() - began)
 
+    def affords_pass(self) -> bool:
+        """Whether the budget covers another pass of the loop, some of it guided."""
+        if self.spending is None:
+            return True
+        if self.spending.ended is not None:
+            return False
+        self._count_spending()
+        return self.spending.covers(len(self.x) * self.scene.process.steps, self._last_rows)
+
+    def _count_spending(self) -> None:
+        spent = self.spending
+        assert spent is not None
+        spent.seconds = time.perf_counter() - self._began
+        spent.denoiser_rows, spent.reward_rows = self.predictor.computed, self.scene.problems.reward_rows
+
+    def _slot_zero(self, rows: Tensor) -> Tensor:
+        """Return a view of the first row of each group."""
+        return rows.view(self.steering.groups, -1, *rows.shape[1:])[:, 0]
+
     def _draw(self, step: int) -> Draw:
         """Return the function that draws the children of the particles of a step."""
         s, bound = self.steering, self.scene.bound
         guidance = guidance_at(s.guidance, step)
-        proposal = proposal_of(guidance)
+        ended = None if self.spending is None else self.spending.ended
+        proposal = proposal_of(guidance) if ended is None or step < ended else None
 
         def draw(states: States, ancestors: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor | None]:
             # All of them: one seed a group, slots counted by the kernel. Some of them: a seed and a slot for each.
@@ -163,14 +213,27 @@ class Run:
 
     def _affords(self, frontier: Frontier) -> bool:
         """Whether the budget covers a look at these states, and then the rest of the run without any."""
+        states, rest = len(frontier.x), self.scene.process.steps - frontier.step - 1
+        looks = states * getattr(self.value, "draws", 1)
+        rollouts = getattr(self.value, "rollouts", 0) * states * rest
+        return self._covers(frontier, states + rollouts, looks)
+
+    def _reserve_gradients(self, frontier: Frontier) -> None:
+        """End the guidance unless the budget covers a guided proposal, and then the rest of the run without any."""
+        proposal = proposal_of(guidance_at(self.steering.guidance, frontier.step))
+        if self.spending is not None and proposal is not None:
+            states, (of_denoiser, of_reward) = len(frontier.x), proposal.rows(self.scene)
+            predicted = states if frontier.prediction is None else 0
+            self._covers(frontier, predicted + of_denoiser * states, of_reward * states)
+
+    def _covers(self, frontier: Frontier, denoiser_rows: int, reward_rows: int) -> bool:
+        """Whether the budget covers so many rows for these states, and then the rest of the run without guidance."""
         spent = self.spending
         if spent is None or spent.ended is not None:
             return spent is None
-        spent.seconds = time.perf_counter() - self._began
-        spent.denoiser_rows, spent.reward_rows = self.predictor.computed, self.scene.problems.reward_rows
-        states, rest = len(frontier.x), self.scene.process.steps - frontier.step - 1
-        looks = states * getattr(self.value, "draws", 1)
-        if not spent.covers(states + rest * len(self.x), looks + self._last_rows):
+        self._count_spending()
+        rest = (self.scene.process.steps - frontier.step - 1) * len(self.x)
+        if not spent.covers(denoiser_rows + rest, reward_rows + self._last_rows):
             spent.ended = frontier.step
         return spent.ended is None
 
@@ -273,8 +336,12 @@ class Run:
         with torch.no_grad():
             for step, (slot, child) in enumerate(zip(slots, children, strict=False)):
                 out = self.predictor.call(x.clone(), step, state, one)
-                states = States(x, out.output, step, times[step], problem, state, one, self.scene)
+                states = States(
+                    x, out.output, step, times[step], problem, state, one, out.state, self.scene, self.predictor
+                )
                 which = one + group * self.steering.particles + slot
                 x, state = self._draw(step)(states, one, which)[0][:, child % branches[step]], out.state
+                if self.retained is not None and child == 0:
+                    x = self.retained[step + 1, group][None]
                 trajectory.append(x[0])
         return torch.stack(trajectory)

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastguide.budget import Budget
 from fastguide.errors import DegenerateWeights
 from fastguide.guidance.best_of_n import BestOfN
-from fastguide.guidance.protocol import Guidance
+from fastguide.guidance.protocol import Driver, Guidance
 from fastguide.memory import Memory, resolve_memory
 from fastguide.models.protocol import Denoiser
 from fastguide.processes.protocol import Constraints, Process
@@ -104,7 +104,7 @@ def sample(
         callback=callback, **settings,
     )  # fmt: skip
     with torch.no_grad():
-        result = run.sample()
+        result = guidance.drive(run) if isinstance(guidance, Driver) else run.sample()
     dead = (result.log_weights.view(result.groups, result.particles) < -MAX_LOG_WEIGHT).all(dim=1)
     if bool(dead.any()):
         which = tuple(int(g) for g in dead.nonzero()[:, 0])

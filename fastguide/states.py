@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from fastguide.models.protocol import Prediction, State
 from fastguide.processes.protocol import Bound, Process
 
 if TYPE_CHECKING:
+    from fastguide.frontier import Predictor
     from fastguide.models.protocol import Denoiser
     from fastguide.problems import Problems
 
@@ -45,7 +47,10 @@ class States:
         problem: ``[U]`` int64, which problem each belongs to.
         parents: the denoiser state that the call which gave ``output`` continued, row ``rows[u]`` of it for each.
         rows: ``[U]`` int64.
+        state: the denoiser state that the call returned, row u of it for state u; None without output.
         scene: the run.
+        predictor: calls the denoiser in micro-batches of fixed shape, and counts the rows.
+        real: how many of the rows are no padding; None: all.
     """
 
     x: Tensor
@@ -55,7 +60,10 @@ class States:
     problem: Tensor
     parents: State
     rows: Tensor
+    state: State
     scene: Scene
+    predictor: Predictor
+    real: int | None = None
 
     @property
     def group(self) -> Tensor:
@@ -67,17 +75,43 @@ class States:
         assert self.output is not None
         return self.scene.bound.estimate(self.x, self.output, step=self.step, group=self.group)
 
+    def draw_clean(self, seeds: Tensor, draws: int) -> Tensor:
+        """Return ``[U, draws, *shape]`` clean samples drawn from the prediction, keyed by seeds ``[U]``."""
+        assert self.output is not None
+        draw = getattr(self.scene.bound, "draw_clean", None)
+        if draw is None:
+            raise ValueError(
+                f"decode: the prediction of {type(self.scene.process).__name__} is no law of clean samples to draw from; "
+                'use "argmax", or MonteCarlo'
+            )
+        return draw(self.x, self.output, seeds=seeds, draws=draws, group=self.group)  # type: ignore[no-any-return]
+
     def rewards(self, x0: Tensor) -> Tensor:
         """Return float64 rewards ``[U]`` or ``[U, m]`` of clean samples ``[U, *shape]`` or ``[U, m, *shape]``."""
         return rewards_of(self.scene.problems, self.problem, x0, self.x.ndim)
 
+    def gradient(self, x0: Tensor, of: Tensor) -> Tensor:
+        """Return the gradient in ``of`` of the rewards of clean samples ``x0`` that depend on it.
+
+        ``x0`` is ``[U, *shape]``, of tokens the soft ``[U, L, V]``. All states have to be of one problem.
+        """
+        problem = self.scene.problems[int(self.problem[0])]
+        problem.reward.computed += len(self.x) if self.real is None else self.real
+        with torch.enable_grad():
+            total = problem.soft(x0, tokens=not self.x.is_floating_point()).sum()
+        (found,) = torch.autograd.grad(total, of)
+        return found
+
     def take(self, index: Tensor) -> States:
-        """Return the states of these rows."""
+        """Return the states of these rows, without the denoiser state, which is the larger part of them."""
         output = None if self.output is None else self.output[index]
-        return replace(self, x=self.x[index], output=output, problem=self.problem[index], rows=self.rows[index])
+        return replace(
+            self, x=self.x[index], output=output, problem=self.problem[index], rows=self.rows[index], state=None
+        )
 
     def predict(self, x: Tensor, t: Tensor) -> Prediction:
         """Call the denoiser on other states ``[U, *shape]`` (soft one-hot rows, states that require gradients)."""
+        self.predictor.computed += len(x) if self.real is None else self.real
         return self.scene.denoiser(x, t, self.parents, self.rows)
 
 

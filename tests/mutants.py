@@ -86,6 +86,14 @@ class ChosenChildsWeight(fg.NestedSMC):
         return after._replace(log_weights=torch.where(after.resampled[:, None], 0.0, own)), children
 
 
+@dataclass(frozen=True)
+class NoRatio(fg.TDS):
+    """Weights leave out p/q of the guided proposals. It takes a run to see: `tests/guidance/test_tds.py`."""
+
+    def step(self, state, values, *, log_ratio=None, **options: Any):
+        return super().step(state, values, **options)
+
+
 MUTANTS: tuple[Guidance, ...] = (
     NoFirstWeight(),
     DroppedWeights(),

@@ -12,7 +12,8 @@ STEPS, N = 6, 32
 PROCESS = fg.MaskedProcess(length=12, vocab=4, steps=STEPS)
 GUIDANCES = [
     fg.SMC(alpha=0.5), fg.SMC(alpha=0.5, potential="sum"), fg.NestedSMC(alpha=0.5, branch=4), fg.SVDD(branch=4),
-    fg.Beam(branch=3), fg.BestOfN(alpha=0.5), fg.Scheduled({0: fg.NestedSMC(branch=4), 3: fg.SMC(alpha=0.5)}),
+    fg.Beam(branch=3), fg.BestOfN(alpha=0.5), fg.TDS(alpha=0.5, gradient="exact"),
+    fg.ClassifierGuidance(gradient="exact"), fg.Scheduled({0: fg.NestedSMC(branch=4), 3: fg.SMC(alpha=0.5)}),
 ]  # fmt: skip
 
 

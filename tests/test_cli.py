@@ -312,7 +312,16 @@ def test_bench_step_runs(capsys: pytest.CaptureFixture[str]) -> None:
         assert words in printed
 
 
-@pytest.mark.parametrize("options", [[], ["--denoiser", "table"], ["--guidance", "svdd", "--branch", "2"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--denoiser", "table"],
+        ["--guidance", "svdd", "--branch", "2"],
+        ["--process", "uniform"],
+        ["--process", "autoregressive", "--steps", "5"],
+    ],
+)
 def test_bench_sample_prints_rates_shares_and_memory(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--particles", "8", "--length", "5", "--vocab", "4", "--steps", "3", "--repeats", "1"]
     assert main(["bench", "sample", *small, *options]) == 0

@@ -1,8 +1,8 @@
 """A guided run as a whole: what a user gets a second on this machine.
 
-The denoiser of ``masked`` is a bundled one and not pretrained: a network of one hidden layer of 128 units with weights from a
-fixed seed (``mlp``), or a table of logits by position (``table``). ``protein`` is the bundled backbone 1UBI with real
-ProteinMPNN weights.
+The denoiser of ``masked``, ``uniform`` and ``autoregressive`` is a bundled one and not pretrained: a network of one hidden
+layer of 128 units with weights from a fixed seed (``mlp``), or a table of logits by position (``table``). ``protein`` is the
+bundled backbone 1UBI with real ProteinMPNN weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fastguide.rewards import resolve
 from fastguide.rewards.protocol import Reward
 from fastguide.rewards.protocol import wrap as wrap_reward
 
-PROCESSES = ("masked", "protein")
+PROCESSES = ("masked", "uniform", "autoregressive", "protein")
 GUIDANCE = ("smc", "svdd", "best-of-n")
 DENOISERS = ("mlp", "table")
 HIDDEN = 128
@@ -36,17 +36,17 @@ class SampleSettings:
     """Settings of a run; the command line has an option of the same name for each.
 
     Args:
-        process: ``"masked"`` or ``"protein"``.
+        process: ``"masked"``, ``"uniform"``, ``"autoregressive"`` (as many steps as positions) or ``"protein"``.
         particles: N.
         branch: children M of a particle, for ``"svdd"``.
-        length: positions L, for ``"masked"``.
-        vocab: tokens V, for ``"masked"``.
+        length: positions L; not for ``"protein"``, as ``vocab`` and ``denoiser``.
+        vocab: tokens V.
         steps: reverse steps T.
         guidance: ``"smc"``, ``"svdd"`` or ``"best-of-n"``.
         alpha: temperature of the reward.
         reward: ``"pwm"`` (a position-weight matrix from a fixed seed) or ``"file.py:function"``; for ``"protein"`` what
             ``fastguide design`` takes.
-        denoiser: ``"mlp"`` or ``"table"``, for ``"masked"``.
+        denoiser: ``"mlp"`` or ``"table"``.
         memory: as in `fastguide.sample`.
         seed: of all draws.
         repeats: runs, of which the one of median duration counts.
@@ -95,7 +95,7 @@ def measure(settings: SampleSettings) -> dict[str, Any]:
     Raises:
         ValueError: a setting is wrong. BackendUnavailable: ``"protein"`` without its packages.
     """
-    process, denoiser, reward, about = _protein(settings) if settings.process == "protein" else _masked(settings)
+    process, denoiser, reward, about = _protein(settings) if settings.process == "protein" else _bundled(settings)
     guidance = settings.make_guidance()
 
     def run() -> Any:
@@ -166,9 +166,17 @@ def text(figures: dict[str, Any]) -> str:
     return "\n".join(f"{name:>{width}}  {value}" for name, value in lines.items())
 
 
-def _masked(settings: SampleSettings) -> tuple[Any, Any, Reward, str]:
-    length, vocab, kind = settings.length or 64, settings.vocab or 20, settings.denoiser or DENOISERS[0]
-    process = fg.MaskedProcess(length=length, vocab=vocab, steps=settings.steps)
+def _bundled(settings: SampleSettings) -> tuple[Any, Any, Reward, str]:
+    autoregressive = settings.process == "autoregressive"
+    length = settings.length or (settings.steps if autoregressive else 64)
+    vocab, kind = settings.vocab or 20, settings.denoiser or DENOISERS[0]
+    process: Any
+    if autoregressive:
+        process = fg.AutoregressiveProcess(length, vocab, pad=0, steps=settings.steps)
+    else:
+        process = (fg.UniformProcess if settings.process == "uniform" else fg.MaskedProcess)(
+            length, vocab, settings.steps
+        )
     generator = torch.Generator().manual_seed(0)
     network, about = (_mlp if kind == "mlp" else _table)(length, vocab, generator)
     name = settings.reward or "pwm"

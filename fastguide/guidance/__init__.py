@@ -2,10 +2,27 @@
 
 from fastguide.guidance.beam import Beam
 from fastguide.guidance.best_of_n import BestOfN
+from fastguide.guidance.classifier import ClassifierGuidance
 from fastguide.guidance.nested_smc import NestedSMC
-from fastguide.guidance.protocol import Guidance, Proposal, State
+from fastguide.guidance.particle_gibbs import ParticleGibbs
+from fastguide.guidance.protocol import Driver, Guidance, Proposal, State
 from fastguide.guidance.scheduled import Scheduled
 from fastguide.guidance.smc import SMC
 from fastguide.guidance.svdd import SVDD
+from fastguide.guidance.tds import TDS
 
-__all__ = ["SMC", "SVDD", "Beam", "BestOfN", "Guidance", "NestedSMC", "Proposal", "Scheduled", "State"]
+__all__ = [
+    "SMC",
+    "SVDD",
+    "TDS",
+    "Beam",
+    "BestOfN",
+    "ClassifierGuidance",
+    "Driver",
+    "Guidance",
+    "NestedSMC",
+    "ParticleGibbs",
+    "Proposal",
+    "Scheduled",
+    "State",
+]

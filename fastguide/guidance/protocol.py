@@ -13,7 +13,9 @@ from torch import Tensor
 from fastguide.strength import AutoAlpha, resolve_alpha
 
 if TYPE_CHECKING:
-    from fastguide.states import States
+    from fastguide.result import Result
+    from fastguide.run import Run
+    from fastguide.states import Scene, States
 
 UNBIASED_RULES = ("systematic", "stratified", "multinomial", "residual")
 
@@ -91,8 +93,19 @@ class Proposal(Protocol):
     def corrected(self) -> bool:
         """See above."""
 
+    def rows(self, scene: Scene) -> tuple[int, int]:
+        """Return how many rows of the denoiser and of the reward the shift of a state costs at most."""
+
     def shift(self, states: States) -> Tensor:
         """Return float32 what is added in each state: ``[U, L, V]`` to log-probabilities, ``[U, *shape]`` to the mean."""
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """Guidance that runs the loop itself, more than once: a method `drive` beside those of `Guidance`."""
+
+    def drive(self, run: Run) -> Result:
+        """Return the result of ``run``, whose guidance this is."""
 
 
 def guidance_at(guidance: Guidance, step: int) -> Guidance:

@@ -2,5 +2,6 @@
 
 from fastguide.models.protein_mpnn import ProteinMPNN
 from fastguide.models.protocol import Denoiser, Prediction, wrap
+from fastguide.models.transformers import CausalLM, MaskedLM, from_transformers
 
-__all__ = ["Denoiser", "Prediction", "ProteinMPNN", "wrap"]
+__all__ = ["CausalLM", "Denoiser", "MaskedLM", "Prediction", "ProteinMPNN", "from_transformers", "wrap"]

@@ -75,11 +75,16 @@ class Denoiser:
         """Turn clean states ``[n, L]`` into what a reward sees, where the caller of `fastguide.sample` says nothing else."""
         return x0
 
+    def decode_soft(self, x0: Tensor, condition: Any = None) -> Tensor:
+        """Do what `decode` does to soft clean states ``[n, L, V]``, with gradients: give ``[n, L', V]`` weights of tokens."""
+        return x0
+
 
 class _Wrapped(Denoiser):
-    def __init__(self, fn: Callable[..., Any], batch_invariant: bool) -> None:
+    def __init__(self, fn: Callable[..., Any], batch_invariant: bool, differentiable: bool) -> None:
         self.fn = fn
         self.batch_invariant = batch_invariant
+        self.differentiable = differentiable
 
     def __call__(self, x: Tensor, t: Tensor, state: State = None, rows: Tensor | None = None) -> Prediction:
         out = self.fn(x, t)
@@ -90,7 +95,7 @@ class _Wrapped(Denoiser):
         return Prediction(out)
 
 
-def wrap(fn: Callable[..., Any], *, batch_invariant: bool = False) -> Denoiser:
+def wrap(fn: Callable[..., Any], *, batch_invariant: bool = False, differentiable: bool = False) -> Denoiser:
     """Turn ``fn(x, t) -> output`` into a `Denoiser`; a `Denoiser` is returned as it is.
 
     Args:
@@ -98,12 +103,13 @@ def wrap(fn: Callable[..., Any], *, batch_invariant: bool = False) -> Denoiser:
             tokens ``[n, L]``, for example.
         batch_invariant: promise that a row's logits have the same bits in a batch of any size (a table, an exact oracle),
             which saves the padding of calls.
+        differentiable: promise that it also takes a soft one-hot ``[n, L, V + 1]`` of tokens, the mask last, with gradients.
     """
     if isinstance(fn, Denoiser):
         return fn
     if not callable(fn):
         raise TypeError(f"denoiser: expected a callable or a fastguide.models.Denoiser, got {type(fn).__name__}")
-    return _Wrapped(fn, batch_invariant)
+    return _Wrapped(fn, batch_invariant, differentiable)
 
 
 def cat_states(states: list[State]) -> State:

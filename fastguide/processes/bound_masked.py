@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fastguide.processes.protocol import Constraints, expand_init, resolve_lengths
+from fastguide import ops
+from fastguide.processes.protocol import Constraints, check_bias, check_logits, given_tokens, resolve_lengths
+from fastguide.reference.categorical import scale_logits, threshold
 
 if TYPE_CHECKING:
     from fastguide.processes.masked import MaskedProcess
@@ -20,31 +22,12 @@ class BoundMasked:
         self, process: MaskedProcess, constraints: Constraints, groups: int, particles: int, device: torch.device
     ) -> None:
         self.process = process
-        self.bias = self._check_bias(constraints.bias, device)
+        self.bias = check_bias(constraints.bias, process.length, process.vocab, device)
         self.lengths = resolve_lengths(constraints, process.length, groups, device)
-        x_init = expand_init(constraints.x_init, groups, particles)
-        if constraints.frozen is not None and x_init is None:
-            raise ValueError("frozen: give the tokens to keep in x_init")
-        if x_init is not None and constraints.frozen is not None:
-            x_init = self._keep_frozen(x_init, constraints.frozen)
+        x_init = given_tokens(constraints, groups, particles, process.length, process.mask)
         self.x = process.prior(groups * particles, x_init, device)
         self.output_bytes = 4 * process.length * process.vocab
         self.free, self.given = self._find_given(groups)
-
-    def _check_bias(self, bias: Tensor | None, device: torch.device) -> Tensor | None:
-        if bias is None:
-            return None
-        shapes = ((self.process.vocab,), (self.process.length, self.process.vocab))
-        if not isinstance(bias, Tensor) or bias.shape not in shapes:
-            got = list(bias.shape) if isinstance(bias, Tensor) else type(bias).__name__
-            raise ValueError(f"bias: expected a tensor of shape {list(shapes[0])} or {list(shapes[1])}, got {got}")
-        return bias.to(device, torch.float32)
-
-    def _keep_frozen(self, x_init: Tensor, frozen: Tensor) -> Tensor:
-        if not isinstance(frozen, Tensor) or frozen.dtype != torch.bool or frozen.shape != (self.process.length,):
-            got = f"{frozen.dtype} {list(frozen.shape)}" if isinstance(frozen, Tensor) else type(frozen).__name__
-            raise ValueError(f"frozen: expected a bool tensor of shape [{self.process.length}], got {got}")
-        return torch.where(frozen, x_init, self.process.mask)
 
     def _find_given(self, groups: int) -> tuple[Tensor | None, Tensor | None]:
         """Return how many masks each group has at the start ``[G]``, and where tokens are given ``[L]``, if any are.
@@ -75,6 +58,31 @@ class BoundMasked:
         lengths = None if self.lengths is None else self.lengths[group]
         return self.process.mode(x, output, bias=self.bias, lengths=lengths)
 
+    def opened(self, x: Tensor, *, group: Tensor) -> Tensor:
+        """Return bool ``[U, L]``: the positions of states that hold the mask and are no padding."""
+        masked = x == self.process.mask
+        if self.lengths is None:
+            return masked
+        return masked & (torch.arange(self.process.length, device=x.device) < self.lengths[group, None])
+
+    def log_probs(self, x: Tensor, output: Tensor, *, group: Tensor) -> Tensor:
+        """Return float32 ``[U, L, V]`` log-probabilities of draws, after bias, temperature and truncation, with gradients.
+
+        They are meant where a position is open; what stands elsewhere comes of logits that nobody promised.
+        """
+        process = self.process
+        if process.temperature == 0:
+            raise ValueError(
+                "process: at temperature 0 a draw is certain and cannot be guided; give a positive temperature"
+            )
+        y = scale_logits(output, self.bias, 1.0 / process.temperature)
+        if process.top_k is not None or process.top_p is not None:
+            opened = self.opened(x, group=group)
+            least = torch.full_like(y[..., :1], -torch.inf)
+            least[opened] = threshold(y.detach()[opened], process.top_k, process.top_p)
+            y = torch.where(y >= least, y, -torch.inf)
+        return torch.log_softmax(y, dim=-1)
+
     def propose(
         self,
         x: Tensor,
@@ -95,6 +103,15 @@ class BoundMasked:
             free=None if self.free is None else self.free[group], frozen=self.given,
         )  # fmt: skip
 
+    def draw_clean(self, x: Tensor, output: Tensor, *, seeds: Tensor, draws: int, group: Tensor) -> Tensor:
+        """Return clean samples ``[U, draws, L]``: every masked position drawn from the prediction, keyed by seeds ``[U]``."""
+        process = self.process
+        return ops.masked_step(
+            x, output, reveal_probability=1.0, temperature=process.temperature, top_k=process.top_k, top_p=process.top_p,
+            bias=self.bias, branch=draws, seed=seeds, slots=torch.zeros_like(seeds),
+            lengths=None if self.lengths is None else self.lengths[group],
+        )  # fmt: skip
+
     def log_ratio(
         self, children: Tensor, x: Tensor, output: Tensor, shift: Tensor, *, step: int, group: Tensor, ancestors: Tensor
     ) -> Tensor:
@@ -103,16 +120,3 @@ class BoundMasked:
             children, x, output, shift, ancestors=ancestors, bias=self.bias,
             lengths=None if self.lengths is None else self.lengths[group],
         )  # fmt: skip
-
-
-def check_logits(logits: Tensor, shape: tuple[int, int, int]) -> None:
-    """Raise unless a denoiser returned floating logits of this shape ``(n, L, V)``."""
-    if logits.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise TypeError(
-            f"denoiser: expected logits of dtype float32, float16 or bfloat16, got {logits.dtype}; return logits.float()"
-        )
-    if logits.shape != shape:
-        raise ValueError(
-            f"denoiser: expected logits of shape {list(shape)} ([states, length, vocab]), got {list(logits.shape)}; the "
-            "mask has no logit column"
-        )

@@ -30,7 +30,7 @@ from torch import Tensor
 from fastguide import ops
 from fastguide.ops._checks import choice, count
 from fastguide.processes.bound_masked import BoundMasked
-from fastguide.processes.protocol import Constraints
+from fastguide.processes.protocol import Constraints, initial_tokens
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda t: 1.0 - t,
@@ -148,20 +148,7 @@ class MaskedProcess:
 
     def prior(self, n: int, x_init: Tensor | None = None, device: torch.device | str = "cpu") -> Tensor:
         """Return ``[n, L]`` int64 states at t = 1: masks, except where ``x_init`` (``[L]`` or ``[n, L]``) has tokens."""
-        if x_init is None:
-            return torch.full((n, self.length), self.mask, dtype=torch.int64, device=device)
-        if not isinstance(x_init, Tensor) or x_init.dtype != torch.int64:
-            kind = x_init.dtype if isinstance(x_init, Tensor) else type(x_init).__name__
-            raise TypeError(
-                f"x_init: expected an int64 tensor of tokens, the mask id {self.mask} where free; got {kind}"
-            )
-        if x_init.shape not in ((self.length,), (n, self.length)):
-            raise ValueError(
-                f"x_init: expected shape [{self.length}] or [{n}, {self.length}], got {list(x_init.shape)}"
-            )
-        if x_init.numel() and (int(x_init.min()) < 0 or int(x_init.max()) > self.mask):
-            raise ValueError(f"x_init: tokens must lie in 0..{self.mask} ({self.mask} is the mask)")
-        return x_init.to(device).expand(n, self.length).clone()
+        return initial_tokens(x_init, n, self.length, self.mask, device)
 
     def propose(
         self,

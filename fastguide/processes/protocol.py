@@ -126,3 +126,54 @@ def expand_init(x_init: Tensor | None, groups: int, particles: int, dims: int = 
     if isinstance(x_init, Tensor) and x_init.ndim == dims + 1 and len(x_init) == particles and groups > 1:
         return x_init.repeat(groups, *(1,) * dims)
     return x_init
+
+
+def initial_tokens(x_init: Tensor | None, n: int, length: int, free: int, device: torch.device | str) -> Tensor:
+    """Return ``[n, L]`` int64 tokens: ``free``, the id of a position that is not given, except where ``x_init`` has tokens."""
+    if x_init is None:
+        return torch.full((n, length), free, dtype=torch.int64, device=device)
+    if not isinstance(x_init, Tensor) or x_init.dtype != torch.int64:
+        kind = x_init.dtype if isinstance(x_init, Tensor) else type(x_init).__name__
+        raise TypeError(f"x_init: expected an int64 tensor of tokens, the mask id {free} where free; got {kind}")
+    if x_init.shape not in ((length,), (n, length)):
+        raise ValueError(f"x_init: expected shape [{length}] or [{n}, {length}], got {list(x_init.shape)}")
+    if x_init.numel() and (int(x_init.min()) < 0 or int(x_init.max()) > free):
+        raise ValueError(f"x_init: tokens must lie in 0..{free} ({free} is the mask)")
+    return x_init.to(device).expand(n, length).clone()
+
+
+def given_tokens(constraints: Constraints, groups: int, particles: int, length: int, free: int) -> Tensor | None:
+    """Return ``x_init`` for all groups, with ``free`` at the positions that are not ``frozen``, where these are named."""
+    x_init, frozen = expand_init(constraints.x_init, groups, particles), constraints.frozen
+    if frozen is None:
+        return x_init
+    if x_init is None:
+        raise ValueError("frozen: give the tokens to keep in x_init")
+    if not isinstance(frozen, Tensor) or frozen.dtype != torch.bool or frozen.shape != (length,):
+        got = f"{frozen.dtype} {list(frozen.shape)}" if isinstance(frozen, Tensor) else type(frozen).__name__
+        raise ValueError(f"frozen: expected a bool tensor of shape [{length}], got {got}")
+    return torch.where(frozen, x_init, free)
+
+
+def check_bias(bias: Tensor | None, length: int, vocab: int, device: torch.device) -> Tensor | None:
+    """Return a bias as float32, None where there is none."""
+    if bias is None:
+        return None
+    shapes = ((vocab,), (length, vocab))
+    if not isinstance(bias, Tensor) or bias.shape not in shapes:
+        got = list(bias.shape) if isinstance(bias, Tensor) else type(bias).__name__
+        raise ValueError(f"bias: expected a tensor of shape {list(shapes[0])} or {list(shapes[1])}, got {got}")
+    return bias.to(device, torch.float32)
+
+
+def check_logits(logits: Tensor, shape: tuple[int, int, int]) -> None:
+    """Raise unless a denoiser returned floating logits of this shape ``(n, L, V)``."""
+    if logits.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise TypeError(
+            f"denoiser: expected logits of dtype float32, float16 or bfloat16, got {logits.dtype}; return logits.float()"
+        )
+    if logits.shape != shape:
+        raise ValueError(
+            f"denoiser: expected logits of shape {list(shape)} ([states, length, vocab]), got {list(logits.shape)}; the "
+            "mask has no logit column"
+        )

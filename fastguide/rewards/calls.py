@@ -57,6 +57,24 @@ class RewardCalls:
         values = self._recall(rows) if recall else self._evaluate(rows)
         return values[merged.inverse]
 
+    def soft(self, x0: Tensor, *, tokens: bool) -> Tensor:
+        """Return ``[n]`` rewards that depend by a gradient on what `decode` would give: ``[n, L, V]`` weights of tokens.
+
+        Of real samples any reward that torch can follow will do, whether it says that it is differentiable or not.
+        """
+        reward, n = self.reward, len(x0)
+        evaluate = reward.soft if tokens or reward.differentiable else reward
+        values = evaluate(x0 if reward.device is None else x0.to(reward.device))
+        if not isinstance(values, Tensor) or values.shape != (n,):
+            got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise RewardError(f"reward '{reward.name}': expected soft values of shape [{n}], got {got}", x0)
+        if not values.requires_grad:
+            raise TypeError(
+                f"reward '{reward.name}': no gradient flows from its value to the sample; write it in torch, without "
+                "torch.no_grad or detach"
+            )
+        return values
+
     def _recall(self, rows: Tensor) -> Tensor:
         # numpy's void type turns all rows into bytes in one call; token ids fit 32 bits.
         tokens = rows.to("cpu", torch.int32).contiguous().numpy()

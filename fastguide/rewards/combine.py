@@ -16,7 +16,8 @@ from fastguide.rewards.protocol import Reward, wrap
 class Weighted(Reward):
     """The weighted sum of rewards, ``Σ w_k r_k``; also what ``a + 0.5 * b`` makes.
 
-    It is deterministic, batch invariant and differentiable where all its terms are.
+    It is deterministic, batch invariant and differentiable where all its terms are; constraints count for nothing in
+    gradients.
 
     Args:
         terms: ``{reward: weight}`` or ``[(weight, reward), …]``; a plain callable is wrapped.
@@ -55,7 +56,8 @@ class Weighted(Reward):
         self.deterministic = all(reward.deterministic for reward in rewards)
         self.batch_invariant = all(reward.batch_invariant for reward in rewards)
         self.cheap = all(reward.cheap for reward in rewards)
-        self.differentiable = all(reward.differentiable for reward in rewards)
+        smooth = [reward for reward in rewards if not isinstance(reward, Constraint)]
+        self.differentiable = bool(smooth) and all(reward.differentiable for reward in smooth)
         devices = {reward.device for reward in rewards}
         self.device = devices.pop() if len(devices) == 1 else None
 
@@ -69,6 +71,14 @@ class Weighted(Reward):
                 value = values[reward.name]
                 total = total.to(value.device) + weight * value.to(torch.float64)
         return total
+
+    def soft(self, x0: Tensor) -> Tensor:
+        """Return float64 ``[n]`` with gradients; constraints, flat wherever they hold, are left out."""
+        terms = [(weight, reward) for weight, reward in self.terms if weight and not isinstance(reward, Constraint)]
+        if not terms:
+            return super().soft(x0)
+        values = [weight * reward.soft(x0).to(torch.float64) for weight, reward in terms]
+        return torch.stack([value.to(x0.device) for value in values]).sum(dim=0)
 
     def parts(self, x0: Any) -> dict[str, Tensor]:
         """Return the values ``[n]`` of each term by its name, without weights: the columns of a report.

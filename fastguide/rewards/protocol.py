@@ -34,6 +34,18 @@ class Reward:
         """Return ``[n]`` values of the clean samples ``x0`` (``[n, L]`` int64 tokens, or what ``decode`` made of them)."""
         raise NotImplementedError
 
+    def soft(self, x0: Tensor) -> Tensor:
+        """Return ``[n]`` values with gradients to ``x0``: weights of tokens ``[n, L, V]``, or real samples ``[n, *shape]``.
+
+        At one-hot weights it is the value of the sample. Unless overridden, a differentiable reward is called with ``x0``.
+        """
+        if not self.differentiable:
+            raise TypeError(
+                f"reward '{self.name}': it is not differentiable; override soft(x0), or where torch can follow a plain "
+                "function of x0, give it to fg.rewards.wrap(fn, differentiable=True)"
+            )
+        return self(x0)
+
     def __add__(self, other: Reward) -> Reward:
         return _sum(self, other, 1.0)
 
@@ -68,13 +80,15 @@ def _sum(left: Reward, right: Reward, sign: float) -> Reward:
 
 
 class _Wrapped(Reward):
-    def __init__(self, fn: Callable[..., Any], name: str | None, deterministic: bool, batch_invariant: bool) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], name: str | None, deterministic: bool, batch_invariant: bool, differentiable: bool
+    ) -> None:
         self.fn = fn
         self.name = name or getattr(fn, "__name__", type(fn).__name__).strip("<>")
         self.deterministic = deterministic
         self.batch_invariant = batch_invariant
         self.cheap = bool(getattr(fn, "cheap", False))
-        self.differentiable = bool(getattr(fn, "differentiable", False))
+        self.differentiable = differentiable
         self.device = getattr(fn, "device", None) if not isinstance(fn, torch.nn.Module) else None
 
     def __call__(self, x0: Any) -> Any:
@@ -87,11 +101,13 @@ def wrap(
     name: str | None = None,
     deterministic: bool | None = None,
     batch_invariant: bool | None = None,
+    differentiable: bool | None = None,
 ) -> Reward:
     """Turn a callable ``x0 -> [n]`` into a `Reward`; a `Reward` is returned as it is.
 
     Attributes that ``fn`` already carries (``deterministic``, ``batch_invariant``, …) are kept unless given here. A plain
-    callable counts as deterministic and not batch invariant.
+    callable counts as deterministic, not batch invariant and not differentiable; where it is, it takes soft one-hot rows
+    ``[n, L, V]`` as well as tokens.
     """
     if isinstance(fn, Reward):
         return fn
@@ -101,7 +117,9 @@ def wrap(
         deterministic = bool(getattr(fn, "deterministic", True))
     if batch_invariant is None:
         batch_invariant = bool(getattr(fn, "batch_invariant", False))
-    return _Wrapped(fn, name or getattr(fn, "name", None), deterministic, batch_invariant)
+    if differentiable is None:
+        differentiable = bool(getattr(fn, "differentiable", False))
+    return _Wrapped(fn, name or getattr(fn, "name", None), deterministic, batch_invariant, differentiable)
 
 
 class _Each(Reward):

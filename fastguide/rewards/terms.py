@@ -30,6 +30,10 @@ class Shaped(Reward):
         """Return float64 ``[n]``."""
         return self.shape(torch.as_tensor(self.of(x0)).to(torch.float64))
 
+    def soft(self, x0: Tensor) -> Tensor:
+        """Return float64 ``[n]`` with gradients."""
+        return self.shape(self.of.soft(x0).to(torch.float64))
+
 
 def linear(
     reward: Reward | Callable[..., Any], *, slope: float = 1.0, offset: float = 0.0, name: str | None = None

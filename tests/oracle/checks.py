@@ -10,12 +10,12 @@ from torch import Tensor
 
 import fastguide as fg
 from fastguide.guidance import Guidance
-from tests.oracle.masked import TabularMasked, noise_floor, total_variation
+from tests.oracle.enumerable import Enumerable, noise_floor, total_variation
 from tests.oracle.steer import Steered, Value, read, steer, wrong
 
 
 def normalizer_is_unbiased(
-    oracle: TabularMasked, guidance: Guidance, value: Value | None = None, *, groups: int = 20_000, seed: int = 1
+    oracle: Enumerable, guidance: Guidance, value: Value | None = None, *, groups: int = 20_000, seed: int = 1
 ) -> None:
     """20,000 groups of 4 particles, values that are wrong: the mean of Ẑ is Z within 4 standard errors (false alarms 6e-5)."""
     value = value or wrong(0.5)
@@ -38,7 +38,7 @@ def effective_draws(run: Steered) -> Tensor:
 
 
 def mean_distance(
-    oracle: TabularMasked, guidance: Guidance, particles: int, groups: int, *, seed: int = 7
+    oracle: Enumerable, guidance: Guidance, particles: int, groups: int, *, seed: int = 7
 ) -> tuple[float, float]:
     """Mean total variation to the target over groups, and that of as many exact draws as each of them is worth."""
     target, _ = oracle.target(guidance.alpha or 1.0)
@@ -56,7 +56,7 @@ def slope(sizes: Sequence[int], distances: Sequence[float]) -> float:
 
 
 def samples_follow_the_target(
-    oracle: TabularMasked, guidance: Guidance, *, particles: int = 10_000, seed: int = 1
+    oracle: Enumerable, guidance: Guidance, *, particles: int = 10_000, seed: int = 1
 ) -> None:
     """Ten groups: their mean TV to the exact target is at most 1.5 times that of as many exact draws as they are worth.
 

@@ -9,26 +9,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import fastguide as fg
+from tests.oracle.enumerable import DTYPE, Enumerable, Kernel, digits, noise_floor, total_variation
 
-DTYPE = torch.float64
-
-
-class Kernel(NamedTuple):
-    """Transitions of one step: ``probability[i]`` of going from state ``source[i]`` to state ``to[i]``."""
-
-    source: Tensor
-    to: Tensor
-    probability: Tensor
+__all__ = ["DTYPE", "TabularMasked", "noise_floor", "total_variation"]
 
 
 @dataclass
-class TabularMasked:
+class TabularMasked(Enumerable):
     """The masked process over ``length`` positions and ``vocab`` tokens, with the exact denoiser of a joint table.
 
     ``log_joint`` and ``rewards`` are ``[V] * L`` tables, random ones where None. The law of the process as run is not the
@@ -56,9 +49,9 @@ class TabularMasked:
         self.process = fg.MaskedProcess(
             length=self.length, vocab=self.vocab, steps=self.steps, temperature=self.temperature, **self.options
         )
-        self.mask = self.vocab
-        self.states = _digits(self.vocab + 1, self.length)
-        self.clean = self.row(_digits(self.vocab, self.length))
+        self.mask, self.base = self.vocab, self.vocab + 1
+        self.states = digits(self.vocab + 1, self.length)
+        self.clean = self.row(digits(self.vocab, self.length))
         self.logits_of = self._conditionals()
 
     def _conditionals(self) -> Tensor:
@@ -76,15 +69,8 @@ class TabularMasked:
             rows.append(torch.log_softmax(table[entries], dim=-1))
         return torch.stack(rows, dim=1)
 
-    def row(self, x: Tensor) -> Tensor:
-        """The number of each state ``[..., L]`` among all."""
-        return (x * (self.vocab + 1) ** torch.arange(self.length - 1, -1, -1)).sum(-1)
-
     def denoiser(self, x: Tensor, t: Tensor) -> Tensor:
         return self.logits_of[self.row(x)].float()
-
-    def reward(self, x0: Tensor) -> Tensor:
-        return self.rewards[tuple(x0.T)]
 
     @cached_property
     def draws(self) -> Tensor:
@@ -110,7 +96,7 @@ class TabularMasked:
         after = torch.cat([torch.arange(v), torch.arange(v + 1)])
         if any(self.process.remask_probabilities):
             before, after = torch.cat([before, torch.arange(v)]), torch.cat([after, torch.full((v,), v)])
-        code = _digits(len(before), self.length)
+        code = digits(len(before), self.length)
         x, y = before[code], after[code]
         source, revealed, remasked = self.row(x), (x == v) & (y < v), (x < v) & (y == v)
         token = y.clamp(max=v - 1)[..., None]
@@ -140,115 +126,13 @@ class TabularMasked:
         kept = remask ** remasked.to(DTYPE) * (1.0 - remask) ** held.to(DTYPE)
         return Kernel(source, to, self._reveal(step, source, revealed) * kept * log_draw.exp())
 
-    def push(self, law: Tensor, step: int) -> Tensor:
-        """The law ``[S]`` after a step of states that follow ``law`` before it."""
-        k = self.kernel(step)
-        return torch.zeros_like(law).index_add(0, k.to, law[k.source] * k.probability)
-
-    def expect(self, f: Tensor, step: int) -> Tensor:
-        """``[S]`` ``E[f(x after the step) | x before it]``; where the transition is impossible f is not read."""
-        k = self.kernel(step)
-        terms = torch.where(k.probability > 0, k.probability * f[k.to], 0.0)
-        return torch.zeros_like(f).index_add(0, k.source, terms)
-
     def start(self) -> Tensor:
         law = torch.zeros(len(self.states), dtype=DTYPE)
         law[-1] = 1.0
         return law
-
-    def law(self) -> Tensor:
-        """``[V^L]`` probabilities of clean samples under the process as run."""
-        law = self.start()
-        for step in range(self.steps):
-            law = self.push(law, step)
-        assert math.isclose(float(law[self.clean].sum()), 1.0, abs_tol=1e-9)
-        return law[self.clean]
-
-    def target(self, alpha: float) -> tuple[Tensor, float]:
-        """``[V^L]`` probabilities of the tilted law, and ``log E_p[exp(r / alpha)]``."""
-        weights = self.law().log() + self.rewards.flatten() / alpha
-        log_z = float(weights.logsumexp(0))
-        return (weights - log_z).exp(), log_z
-
-    def reward_table(self) -> Tensor:
-        """``[S]`` the reward of clean states; −inf, which nothing reads, elsewhere."""
-        table = torch.full((len(self.states),), -torch.inf, dtype=DTYPE)
-        table[self.clean] = self.rewards.flatten()
-        return table
-
-    def soft_values(self, alpha: float) -> list[Tensor]:
-        """Exact ``v`` after 0, 1, …, T steps, each ``[S]``; −inf at states that cannot be completed in time."""
-        values = [self.reward_table()]
-        for step in reversed(range(self.steps)):
-            high = values[0].max()
-            values.insert(0, high + alpha * self.expect(((values[0] - high) / alpha).exp(), step).log())
-        return values
 
     def posterior_means(self) -> list[Tensor]:
         """``r(x̂0(x))`` after 0, 1, …, T steps, each ``[S]``: what `PosteriorMean` gives, and the reward at the end."""
         logits = self.logits_of.float() if self.bias is None else self.logits_of.float() + self.bias.float()
         guess = torch.where(self.states == self.mask, logits.argmax(-1), self.states)
         return [self.reward(guess)] * self.steps + [self.reward_table()]
-
-    def svdd_law(self, values: list[Tensor], branch: int, alpha: float) -> Tensor:
-        """``[V^L]`` law of SVDD's samples (Beam's with one survivor a parent at alpha = 0), for any number of particles.
-
-        The best of M children falls in the class c of equal values with probability ``F(c)^M − F(c−)^M``. For alpha > 0,
-        with weights w and ``1 / s = ∫ exp(−s u) du``,
-        ``P(x') = M K(x') w(x') ∫ exp(−u w(x')) (Σ_y K(y) exp(−u w(y)))^(M−1) du``.
-        """
-        law = self.start()
-        for step in range(self.steps):
-            k, v = self.kernel(step), values[step + 1]
-            following = torch.zeros_like(law)
-            for state in (law > 0).nonzero()[:, 0]:
-                own = (k.source == state) & (k.probability > 0)
-                p, v_to = k.probability[own], v[k.to[own]]
-                chosen = p * (_best_of(p, v_to, branch) if alpha == 0 else _one_of(p, v_to / alpha, branch))
-                following.index_add_(0, k.to[own], law[state] * chosen)
-            law = following
-        return law[self.clean]
-
-    def frequencies(self, samples: Tensor, log_weights: Tensor) -> Tensor:
-        """``[V^L]`` weighted frequencies of clean samples."""
-        powers = self.vocab ** torch.arange(self.length - 1, -1, -1)
-        weights = torch.softmax(log_weights, 0)
-        table = torch.zeros(self.vocab**self.length, dtype=DTYPE)
-        return table.index_add(0, (samples * powers).sum(-1), weights)
-
-
-def _digits(base: int, length: int) -> Tensor:
-    """``[base^length, length]`` all numbers of that many digits, in order."""
-    return torch.cartesian_prod(*[torch.arange(base)] * length).reshape(-1, length)
-
-
-def _best_of(p: Tensor, v: Tensor, m: int) -> Tensor:
-    """Probability that the best of m draws is each item, over the probability of the item."""
-    classes, which = v.unique(return_inverse=True)
-    mass = torch.zeros(len(classes), dtype=DTYPE).index_add(0, which, p)
-    upto = mass.cumsum(0).clamp(max=1.0)
-    return ((upto**m - (upto - mass).clamp(min=0.0) ** m) / mass)[which]
-
-
-def _one_of(p: Tensor, log_w: Tensor, m: int) -> Tensor:
-    """Probability that one of m draws, chosen ∝ w, is each item, over the probability of the item."""
-    w = (log_w - log_w.max()).exp()
-    # u = exp(x): the integrand falls off exponentially to the left and doubly so to the right, where the trapezoidal rule
-    # converges geometrically.
-    u = torch.arange(-40.0, 12.0, 0.02, dtype=DTYPE).exp() / w.mean()
-    decay = torch.exp(-u[:, None] * w)
-    ratio = m * w * (decay * ((decay @ p) ** (m - 1) * u * 0.02)[:, None]).sum(0)
-    assert math.isclose(float(p @ ratio), 1.0, abs_tol=1e-9)
-    return ratio
-
-
-def total_variation(p: Tensor, q: Tensor) -> float:
-    return 0.5 * float((p - q).abs().sum())
-
-
-def noise_floor(p: Tensor, n: int, repeats: int = 200, seed: int = 0) -> float:
-    """Mean total variation between ``p`` and the frequencies of ``n`` exact independent draws from it."""
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.multinomial(p.expand(repeats, -1), n, replacement=True, generator=generator)
-    counts = torch.zeros(repeats, len(p), dtype=DTYPE).scatter_add(1, draws, torch.ones_like(draws, dtype=DTYPE))
-    return float(0.5 * (counts / n - p).abs().sum(1).mean())

@@ -10,7 +10,8 @@ from torch import Tensor
 
 import fastguide as fg
 from fastguide.guidance import Guidance
-from tests.oracle.masked import DTYPE, TabularMasked
+from fastguide.processes import Constraints
+from tests.oracle.enumerable import DTYPE, Enumerable
 
 Value = Callable[[Tensor, int], Tensor]
 """``(x [n, L], steps taken) -> [n]``."""
@@ -24,7 +25,7 @@ class Steered(NamedTuple):
 
 
 def steer(
-    oracle: TabularMasked,
+    oracle: Enumerable,
     guidance: Guidance,
     value: Value,
     *,
@@ -33,11 +34,22 @@ def steer(
     seed: int = 0,
 ) -> Steered:
     s = fg.Steering(guidance, particles=particles, groups=groups, seed=seed)
-    x = oracle.process.prior(groups * particles)
+    device = torch.device("cpu")
+    bound = oracle.process.bind(Constraints(), groups=groups, particles=particles, seeds=s.seeds, device=device)
+    x, everyone = bound.x, torch.arange(groups * particles)
     ess = []
     s.begin(value(x, 0))
     for step in range(oracle.steps):
-        children = oracle.process.propose(x, oracle.denoiser(x, None), step=step, seed=s.seeds, branch=s.branch)
+        t = torch.full((len(x),), oracle.process.times[step])
+        children = bound.propose(
+            x,
+            oracle.denoiser(x, t),
+            step=step,
+            group=torch.arange(groups),
+            seed=s.seeds,
+            ancestors=everyone,
+            branch=s.branch,
+        )
         x = children.flatten(0, 1)
         if step + 1 < oracle.steps:
             s.weigh(value(x, step + 1))
@@ -49,7 +61,7 @@ def steer(
     return Steered(x, s, torch.stack(ess))
 
 
-def read(oracle: TabularMasked, tables: list[Tensor]) -> Value:
+def read(oracle: Enumerable, tables: list[Tensor]) -> Value:
     """Values from a table of every state, one a step."""
     return lambda x, step: tables[step][oracle.row(x)]
 

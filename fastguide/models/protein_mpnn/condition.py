@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fastguide.models.protein_mpnn.backbone import Backbone, prepare
 from fastguide.models.protein_mpnn.decoder import MASK, MASKED, Decoder
@@ -134,6 +135,11 @@ class Layout:
         out = self.design.structure.tokens[self.output].repeat(len(x), 1)
         out[:, self.slot] = x[:, self.owner]
         return out
+
+    def expand_soft(self, x: Tensor) -> Tensor:
+        """Expand weights of the variables ``[n, L, 20]`` to ``[n, R_out, 20]``, one-hot at fixed residues."""
+        fixed = F.one_hot(self.design.structure.tokens[self.output], MASK + 1)[:, :MASK].to(x)
+        return fixed.expand(len(x), -1, -1).index_copy(1, self.slot, x[:, self.owner])
 
     def text(self, residues: Tensor) -> list[str]:
         """Write residues ``[n, R_out]`` as letters, a slash between chains."""

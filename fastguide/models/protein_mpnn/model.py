@@ -236,6 +236,14 @@ class ProteinMPNN(Denoiser):
         _check_tokens("x0", x0, layout.length if x0.ndim == 2 and x0.shape[1] == layout.length else self.length)
         return layout.expand(x0)
 
+    def decode_soft(self, x0: Tensor, condition: Design | None = None) -> Tensor:
+        """Return the soft residues of the designed chains, ``[n, R_out, 20]``, for weights ``[n, L, 20]`` of the variables.
+
+        Fixed residues are one-hot; one whose amino acid is unknown has no weight.
+        """
+        layout = self._layouts[self._index(condition)]
+        return layout.expand_soft(x0[:, : layout.length])
+
     def sequences(self, x: Tensor, condition: Design | None = None) -> list[str]:
         """Return what `decode` gives as letters, a slash between chains, X where ``x`` is masked."""
         return self._layouts[self._index(condition)].text(self.decode(x, condition))

@@ -8,7 +8,8 @@ On float32 states `Linear`, `Quadratic`, `MLP`; on tokens `PositionWeightMatrix`
 function of one's own: `fastguide.value` compiles one written in Python, `Function` takes the address of any other.
 
 A row's value does not depend on the batch it stands in. The built-in kinds sum in the order and precision that they state,
-so they give the same bits at every SIMD level and number of threads. None is differentiable.
+so they give the same bits at every SIMD level and number of threads. Gradients (`soft`) are
+torch's; counts and functions have none.
 """
 
 from fastguide.values.compiled.dense import MLP, Linear, Quadratic

