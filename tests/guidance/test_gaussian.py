@@ -126,15 +126,15 @@ def test_a_hard_constraint_on_a_posterior(particles):
     assert abs(moments(result).mean - 0.5642) < 0.08 * math.sqrt(20_000 / particles) + 0.005
 
 
+# Not with the maximum: over 300 steps its weights are so uneven that 40 groups of 1,000 do not tell their own error.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", GUIDANCES)
+@pytest.mark.parametrize("name", [name for name in GUIDANCES if name != "max"])
 def test_the_moments_of_the_mixture_from_any_window(name):
     """log Z −1.7098, mean 2.7770, variance 0.2915, within 4 standard errors and what 300 steps leave (0.01, 0.01, 0.02)."""
     guidance = fg.SMC(value_steps=range(100, 200)) if name == "window" else GUIDANCES[name]
     result = run(fg.GaussianProcess(1, steps=300, schedule="cosine"), guidance, 1_000, 40)
     found, error = moments(result), result.log_normalizer.standard_error
-    assert error < (0.25 if name == "max" else 0.08)
+    assert error < 0.08
     assert abs(found.log_z - CONTINUOUS.log_z) < 4 * error + 0.01
-    spread = 0.3 if name == "max" else 0.08
-    assert abs(found.mean - CONTINUOUS.mean) < spread
-    assert abs(found.variance - CONTINUOUS.variance) < spread
+    assert abs(found.mean - CONTINUOUS.mean) < 0.08
+    assert abs(found.variance - CONTINUOUS.variance) < 0.08
