@@ -294,8 +294,8 @@ def _agreement(reference: Stepped, n: int) -> Callable[[Stepped], None]:
     def check(got: Stepped) -> None:
         require(got.values.shape == got.log_weights.shape == got.ancestors.shape == (n,), "a shape is wrong")
         mean = float(got.values.double().mean())
-        # Both sides are random, and those who descend from one parent are not independent: 6 sigma of n / 8 draws.
-        allowed = 6 * spread * (8 / n) ** 0.5 * 2**0.5
+        # Both sides are random, of as many independent draws as the numbers of siblings leave: 6 sigma of their difference.
+        allowed = 6 * spread * (_shared(reference.ancestors) + _shared(got.ancestors)) ** 0.5
         require(abs(mean - expected) < allowed, f"mean value {mean:.4f} and not {expected:.4f}")
 
     return check
@@ -308,3 +308,9 @@ def bars() -> Iterator[Bar]:
             what = f"whole masked guided step ({name}{'' if inside else GIVEN}), N = 10^5"
             for against, peer in (("eager torch", EAGER), ("eager torch, into kept tensors", KEPT)):
                 yield Bar(what, partial(masked_case, name, 10**5, inside), against, (peer,), 10, (OURS, INTO))
+
+
+def _shared(ancestors: Tensor) -> float:
+    """Return the chance that two draws, the same one included, have one ancestor: 1 over the effective number of draws."""
+    shares = torch.bincount(ancestors.long()).double() / len(ancestors)
+    return float((shares * shares).sum())
