@@ -130,8 +130,7 @@ def calibrate(
         process, denoiser, reward, SMC(alpha=alpha, ess_threshold=0.0), value=value or PosteriorMean(),
         particles=particles, groups=1, condition=None if condition is None else [condition],
         constraints=Constraints(x_init, frozen, bias, lengths), decode=decode, seed=seed, memory=resolve_memory(memory),
-        budget=None, device=torch.device("cpu"), progress=False,
-        callback=lambda step: seen.append(run.steering.state.values[0]),
+        device=torch.device("cpu"), callback=lambda step: seen.append(run.steering.state.values[0]),
     )  # fmt: skip
     with torch.no_grad():
         rewards = run.sample().rewards

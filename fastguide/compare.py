@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from fastguide import ops
 from fastguide.budget import Budget
+from fastguide.export import needed
 from fastguide.guidance.protocol import Guidance
 from fastguide.memory import resolve_memory
 from fastguide.ops._checks import count
@@ -94,8 +96,6 @@ class Comparison:
 
     def to_dataframe(self) -> Any:
         """Return a ``pandas.DataFrame``, one row a guidance and budget."""
-        from fastguide.export import needed
-
         records = []
         for row in self.rows:
             record = {**vars(row), "budget": _written(row.budget)}
@@ -112,8 +112,6 @@ class Comparison:
             path: of the file; its ending says the format.
             reward: ``"mean_reward"`` or ``"best_reward"``.
         """
-        from fastguide.export import needed
-
         if reward not in ("mean_reward", "best_reward"):
             raise ValueError(f"reward: expected 'mean_reward' or 'best_reward', got {reward!r}")
         needed("matplotlib", "plot")
@@ -224,7 +222,7 @@ def _row(name: str, budget: Budget, results: list[Result]) -> Row:
         drawn = result.draw_indices(result.particles)
         mean.append(float(result.rewards[drawn].mean()))
         best.append(float(result.rewards[result.log_weights > -torch.inf].max()))
-        distinct.append(len(torch.unique(result.samples[drawn], dim=0)) / len(drawn))
+        distinct.append(len(ops.unique(result.samples[drawn]).representatives) / len(drawn))
     return Row(
         name, budget, results[0].particles, _estimate(mean), _estimate(best), _estimate(distinct),
         sum(r.denoiser_rows for r in results) / n, sum(r.reward_rows for r in results) / n,

@@ -59,10 +59,10 @@ class Run:
         decode: Any,
         seed: int | Sequence[int] | Tensor,
         memory: Memory,
-        budget: Budget | None,
         device: torch.device,
-        progress: bool | Callable[[Status], object],
-        callback: Callable[[TraceStep], object] | None,
+        budget: Budget | None = None,
+        progress: bool | Callable[[Status], object] = False,
+        callback: Callable[[TraceStep], object] | None = None,
     ) -> None:
         self.steering = Steering(guidance, particles=particles, groups=groups, seed=seed, device=device)
         particles, groups = self.steering.particles, self.steering.groups

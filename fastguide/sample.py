@@ -136,7 +136,7 @@ def _with_number(
     count = particles if own else max(16, auto.pilot // groups)
     apart = resolve_seeds(seed, groups) ^ _PILOT
     run = Run(
-        *model, BestOfN(), particles=count, groups=groups, seed=apart, budget=None, progress=False, callback=None, **settings
+        *model, BestOfN(), particles=count, groups=groups, seed=apart, **settings
     )  # fmt: skip
     with torch.no_grad():
         pilot = run.sample()

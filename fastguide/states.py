@@ -109,9 +109,10 @@ class States:
             self, x=self.x[index], output=output, problem=self.problem[index], rows=self.rows[index], state=None
         )
 
-    def predict(self, x: Tensor, t: Tensor) -> Prediction:
+    def predict(self, x: Tensor) -> Prediction:
         """Call the denoiser on other states ``[U, *shape]`` (soft one-hot rows, states that require gradients)."""
         self.predictor.computed += len(x) if self.real is None else self.real
+        t = torch.full((len(x),), self.time, dtype=torch.float32, device=x.device)
         return self.scene.denoiser(x, t, self.parents, self.rows)
 
 

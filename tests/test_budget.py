@@ -71,7 +71,7 @@ def test_the_normalizer_stays_unbiased(guidance):
     """5,000 groups of 4: the mean of Ẑ within 4 standard errors of Z (false alarms 6e-5), guided on part of the way only."""
     oracle = TabularMasked()
     groups = 5_000
-    denoiser = fg.models.wrap(lambda x, t: oracle.denoiser(x, t), batch_invariant=True)
+    denoiser = fg.models.wrap(oracle.denoiser, batch_invariant=True)
     result = fg.sample(
         oracle.process, denoiser, fg.rewards.wrap(oracle.reward), guidance, particles=4, groups=groups, progress=False,
         budget=fg.Budget(reward_rows=4 * groups * (2 + guidance.branch)), memory=fg.Memory(merge=False),

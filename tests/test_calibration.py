@@ -32,7 +32,7 @@ def oracle():
 
 
 def calibrate(oracle, value=None, **options):
-    denoiser = fg.models.wrap(lambda x, t: oracle.denoiser(x, t), batch_invariant=True)
+    denoiser = fg.models.wrap(oracle.denoiser, batch_invariant=True)
     pays = fg.rewards.wrap(oracle.reward, batch_invariant=True)
     return fg.calibrate(oracle.process, denoiser, pays, value, **{"particles": 20_000, **options})
 

@@ -31,6 +31,7 @@ from fastguide.processes.protocol import (
     initial_tokens,
     refuse,
     resolve_lengths,
+    within,
 )
 
 
@@ -111,7 +112,7 @@ class BoundAutoregressive:
         x = initial_tokens(x_init, groups * particles, length, mask, device)
         free = x == mask
         if self.lengths is not None:
-            beyond = torch.arange(length, device=device) >= self.lengths.repeat_interleave(particles)[:, None]
+            beyond = ~within(self.lengths, length).repeat_interleave(particles, dim=0)
             free, x = free | beyond, x.masked_fill(beyond, self._fill)
         if bool((free[:, :-1] & ~free[:, 1:]).any()):
             raise ValueError(f"x_init: a prompt stands at the start of its row, with {mask} (not written) after it")

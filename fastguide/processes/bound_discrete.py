@@ -19,7 +19,9 @@ from fastguide.processes.protocol import (
     check_logits,
     given_tokens,
     initial_tokens,
+    of_groups,
     resolve_lengths,
+    within,
 )
 from fastguide.reference import categorical
 from fastguide.reference.log import log
@@ -71,8 +73,7 @@ class BoundDiscrete:
         """Return ``[L]`` where tokens are given; raise where rows differ in that, as a state does not tell."""
         given = x != self.process.vocab
         if self.lengths is not None:
-            within = torch.arange(self.process.length, device=x.device) < self.lengths[:, None]
-            used = within.repeat_interleave(len(x) // groups, dim=0)
+            used = within(self.lengths, self.process.length).repeat_interleave(len(x) // groups, dim=0)
             places = (given & used).any(0)
             differ = bool(((given != places) & used).any())
         else:
@@ -102,7 +103,7 @@ class BoundDiscrete:
         process = self.process
         closed = self.given
         if lengths is not None:
-            closed = closed | (torch.arange(process.length, device=x.device) >= lengths[:, None])
+            closed = closed | ~within(lengths, process.length)
         output = torch.where(closed[..., None], 0.0, output.float())
         if process.prediction == "x0":
             p = self._clean_law(output)
@@ -133,7 +134,7 @@ class BoundDiscrete:
 
     def estimate(self, x: Tensor, output: Tensor, *, step: int, group: Tensor) -> Tensor:
         """Return the most probable clean sample, position by position."""
-        lengths = None if self.lengths is None else self.lengths[group]
+        lengths = of_groups(self.lengths, group)
         if self.process.prediction == "x0":
             logits, bias = output, self.bias
         else:
@@ -167,7 +168,7 @@ class BoundDiscrete:
         each = len(ancestors) // len(seed)
         if slots is None:
             slots = torch.arange(each, device=x.device).repeat(len(seed))
-        lengths = None if self.lengths is None else self.lengths[group.repeat_interleave(each)]
+        lengths = of_groups(self.lengths, group.repeat_interleave(each))
         seed = seed.repeat_interleave(each)
         children = x.new_empty((len(ancestors), branch, self.process.length))
         for part in torch.split(torch.arange(len(ancestors), device=x.device), self._part):
@@ -192,7 +193,7 @@ class BoundDiscrete:
     ) -> Tensor:
         """Return ``log p/q`` ``[P, M]``, summed over the positions drawn."""
         each = len(ancestors) // len(group)
-        lengths = None if self.lengths is None else self.lengths[group.repeat_interleave(each)]
+        lengths = of_groups(self.lengths, group.repeat_interleave(each))
         ratios = []
         for part in torch.split(torch.arange(len(ancestors), device=x.device), self._part):
             alive, rows = torch.unique(ancestors[part], return_inverse=True)

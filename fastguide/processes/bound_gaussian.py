@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastguide import ops
-from fastguide.processes.protocol import Constraints, expand_init, refuse
+from fastguide.processes.protocol import Constraints, check_frozen, expand_init, refuse
 
 if TYPE_CHECKING:
     from fastguide.processes.gaussian import GaussianProcess
@@ -68,9 +68,7 @@ class BoundGaussian:
             raise ValueError(f"x_init: expected shape {list(shape)} or {[rows, *shape]}, got {list(x_init.shape)}")
         if frozen is None:
             return x_init.to(device), None
-        if not isinstance(frozen, Tensor) or frozen.dtype != torch.bool or frozen.shape != shape:
-            got = f"{frozen.dtype} {list(frozen.shape)}" if isinstance(frozen, Tensor) else type(frozen).__name__
-            raise ValueError(f"frozen: expected a bool tensor of shape {list(shape)}, got {got}")
+        check_frozen(frozen, shape)
         return x_init.to(device), frozen.to(device)
 
     def check(self, output: Tensor, n: int) -> None:

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from fastguide import ops
-from fastguide.processes.protocol import Constraints, check_bias, check_logits, given_tokens, resolve_lengths
+from fastguide.processes.protocol import (
+    Constraints,
+    check_bias,
+    check_logits,
+    given_tokens,
+    of_groups,
+    resolve_lengths,
+    within,
+)
 from fastguide.reference.categorical import scale_logits, threshold
 
 if TYPE_CHECKING:
@@ -40,8 +48,7 @@ class BoundMasked:
         rows = self.x.view(groups, -1, process.length)
         used = torch.ones_like(rows, dtype=torch.bool)
         if self.lengths is not None:
-            within = torch.arange(process.length, device=rows.device) < self.lengths[:, None]
-            used = within[:, None].expand_as(rows)
+            used = within(self.lengths, process.length)[:, None].expand_as(rows)
         free = ((rows == process.mask) & used).sum(-1).amax(-1)
         given = (rows != process.mask) & used
         places = given.flatten(0, 1).any(0)
@@ -55,15 +62,14 @@ class BoundMasked:
 
     def estimate(self, x: Tensor, output: Tensor, *, step: int, group: Tensor) -> Tensor:
         """Return the most probable clean sample, position by position."""
-        lengths = None if self.lengths is None else self.lengths[group]
-        return self.process.mode(x, output, bias=self.bias, lengths=lengths)
+        return self.process.mode(x, output, bias=self.bias, lengths=of_groups(self.lengths, group))
 
     def opened(self, x: Tensor, *, group: Tensor) -> Tensor:
         """Return bool ``[U, L]``: the positions of states that hold the mask and are no padding."""
         masked = x == self.process.mask
         if self.lengths is None:
             return masked
-        return masked & (torch.arange(self.process.length, device=x.device) < self.lengths[group, None])
+        return masked & within(self.lengths[group], self.process.length)
 
     def log_probs(self, x: Tensor, output: Tensor, *, group: Tensor) -> Tensor:
         """Return float32 ``[U, L, V]`` log-probabilities of draws, after bias, temperature and truncation, with gradients.
@@ -99,8 +105,8 @@ class BoundMasked:
         """Draw children ``[P, M, L]``."""
         return self.process.propose(
             x, output, step=step, seed=seed, ancestors=ancestors, branch=branch, slots=slots, bias=self.bias, shift=shift,
-            lengths=None if self.lengths is None else self.lengths[group],
-            free=None if self.free is None else self.free[group], frozen=self.given,
+            lengths=of_groups(self.lengths, group),
+            free=of_groups(self.free, group), frozen=self.given,
         )  # fmt: skip
 
     def draw_clean(self, x: Tensor, output: Tensor, *, seeds: Tensor, draws: int, group: Tensor) -> Tensor:
@@ -109,7 +115,7 @@ class BoundMasked:
         return ops.masked_step(
             x, output, reveal_probability=1.0, temperature=process.temperature, top_k=process.top_k, top_p=process.top_p,
             bias=self.bias, branch=draws, seed=seeds, slots=torch.zeros_like(seeds),
-            lengths=None if self.lengths is None else self.lengths[group],
+            lengths=of_groups(self.lengths, group),
         )  # fmt: skip
 
     def log_ratio(
@@ -118,5 +124,5 @@ class BoundMasked:
         """Return ``log p/q`` ``[P, M]``, summed over the positions revealed in the step."""
         return self.process.log_ratio(
             children, x, output, shift, ancestors=ancestors, bias=self.bias,
-            lengths=None if self.lengths is None else self.lengths[group],
+            lengths=of_groups(self.lengths, group),
         )  # fmt: skip

@@ -121,6 +121,16 @@ def resolve_lengths(constraints: Constraints, longest: int, groups: int, device:
     return None if bool((checked == longest).all()) else checked
 
 
+def of_groups(numbers: Tensor | None, group: Tensor) -> Tensor | None:
+    """Return the numbers ``[G]`` of groups, such as lengths, for rows of groups ``group``; None stays None."""
+    return None if numbers is None else numbers[group]
+
+
+def within(lengths: Tensor, length: int) -> Tensor:
+    """Return bool ``[n, L]``: which positions of rows with these lengths ``[n]`` are no padding."""
+    return torch.arange(length, device=lengths.device) < lengths[:, None]
+
+
 def expand_init(x_init: Tensor | None, groups: int, particles: int, dims: int = 1) -> Tensor | None:
     """Repeat states ``[N, *shape]`` of one group (``shape`` of so many dims) for all G; others are left as they are."""
     if isinstance(x_init, Tensor) and x_init.ndim == dims + 1 and len(x_init) == particles and groups > 1:
@@ -149,10 +159,15 @@ def given_tokens(constraints: Constraints, groups: int, particles: int, length: 
         return x_init
     if x_init is None:
         raise ValueError("frozen: give the tokens to keep in x_init")
-    if not isinstance(frozen, Tensor) or frozen.dtype != torch.bool or frozen.shape != (length,):
-        got = f"{frozen.dtype} {list(frozen.shape)}" if isinstance(frozen, Tensor) else type(frozen).__name__
-        raise ValueError(f"frozen: expected a bool tensor of shape [{length}], got {got}")
+    check_frozen(frozen, (length,))
     return torch.where(frozen, x_init, free)
+
+
+def check_frozen(frozen: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise unless ``frozen`` is bool, of the shape of a state."""
+    if not isinstance(frozen, Tensor) or frozen.dtype != torch.bool or frozen.shape != shape:
+        got = f"{frozen.dtype} {list(frozen.shape)}" if isinstance(frozen, Tensor) else type(frozen).__name__
+        raise ValueError(f"frozen: expected a bool tensor of shape {list(shape)}, got {got}")
 
 
 def check_bias(bias: Tensor | None, length: int, vocab: int, device: torch.device) -> Tensor | None:

@@ -235,8 +235,7 @@ def _trajectories(
         raise TypeError(f"fit: unknown argument {', '.join(options)}")
     run = Run(
         process, denoiser, reward, BestOfN(), value=PosteriorMean(), particles=particles, groups=1, condition=condition,
-        constraints=constraints, decode=decode, seed=seed, memory=Memory(), budget=None, device=torch.device("cpu"),
-        progress=False, callback=None,
+        constraints=constraints, decode=decode, seed=seed, memory=Memory(), device=torch.device("cpu"),
     )  # fmt: skip
     run.history = []
     with torch.no_grad():

@@ -42,7 +42,7 @@ def oracle():
 
 
 def run(oracle, guidance, *, particles, groups, **options):
-    denoiser = fg.models.wrap(lambda x, t: oracle.denoiser(x, t), batch_invariant=True)
+    denoiser = fg.models.wrap(oracle.denoiser, batch_invariant=True)
     settings = {"value": Wrong(oracle), "progress": False, **options}
     return fg.sample(
         oracle.process, denoiser, fg.rewards.wrap(oracle.reward, batch_invariant=True), guidance, particles=particles,

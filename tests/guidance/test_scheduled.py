@@ -89,6 +89,6 @@ def test_phases_are_checked(phases, error, match):
 
 def run(oracle: TabularMasked, guidance, **options) -> fg.Result:
     return fg.sample(
-        oracle.process, fg.models.wrap(lambda x, t: oracle.denoiser(x, t), batch_invariant=True), oracle.reward, guidance,
+        oracle.process, fg.models.wrap(oracle.denoiser, batch_invariant=True), oracle.reward, guidance,
         particles=40, progress=False, **options,
     )  # fmt: skip

@@ -18,7 +18,7 @@ def oracle():
 
 
 def denoiser(oracle):
-    return fg.models.wrap(lambda x, t: oracle.denoiser(x, t), batch_invariant=True)
+    return fg.models.wrap(oracle.denoiser, batch_invariant=True)
 
 
 def fitted(oracle, value, **options):

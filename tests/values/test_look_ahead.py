@@ -24,9 +24,9 @@ def oracle():
 def values_of(oracle, value, x, step, *, alpha=ALPHA):
     """The values of states ``[n, L]`` after ``step`` steps, as the loop computes them."""
     run = Run(
-        oracle.process, fg.models.wrap(lambda x, t: oracle.denoiser(x, t), batch_invariant=True), oracle.reward,
+        oracle.process, fg.models.wrap(oracle.denoiser, batch_invariant=True), oracle.reward,
         fg.SMC(alpha=alpha), value=value, particles=len(x), groups=1, condition=None, constraints=Constraints(),
-        decode=None, seed=0, memory=Memory(), budget=None, device=torch.device("cpu"), progress=False, callback=None,
+        decode=None, seed=0, memory=Memory(), device=torch.device("cpu"),
     )  # fmt: skip
     frontier = run.predictor.distinct(x, torch.zeros(len(x), dtype=torch.int64), step, None, torch.arange(len(x)))
     looked = run.predictor.look_ahead(frontier, value)
@@ -64,7 +64,7 @@ def test_draws_from_the_prediction_are_its_product_law(oracle):
 @pytest.mark.parametrize("value", [fg.PosteriorMean("sample", draws=3), fg.MonteCarlo(rollouts=3)], ids=repr)
 @pytest.mark.parametrize("guidance", [fg.SMC(alpha=ALPHA), fg.SVDD(branch=3)], ids=repr)
 def test_a_value_is_a_function_of_the_state(oracle, value, guidance):
-    denoiser = fg.models.wrap(lambda x, t: oracle.denoiser(x, t), batch_invariant=True)
+    denoiser = fg.models.wrap(oracle.denoiser, batch_invariant=True)
 
     def run(**options):
         settings = {"particles": 40, "groups": 2, "seed": [3, 4], "progress": False, **options}
@@ -78,7 +78,7 @@ def test_a_value_is_a_function_of_the_state(oracle, value, guidance):
 
 def test_rows_are_counted(oracle):
     result = fg.sample(
-        oracle.process, fg.models.wrap(lambda x, t: oracle.denoiser(x, t), batch_invariant=True), oracle.reward, fg.SMC(),
+        oracle.process, fg.models.wrap(oracle.denoiser, batch_invariant=True), oracle.reward, fg.SMC(),
         value=fg.MonteCarlo(rollouts=5), particles=8, memory=Memory(merge=False), progress=False,
     )  # fmt: skip
     steps = oracle.steps

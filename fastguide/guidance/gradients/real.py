@@ -23,8 +23,7 @@ def through(states: States) -> Tensor:
     """Return ``[U, *shape]``, the gradient through the denoiser."""
     with torch.enable_grad():
         x = states.x.detach().clone().requires_grad_()
-        t = torch.full((len(x),), states.time, dtype=torch.float32, device=x.device)
-        output = states.predict(x, t).output
+        output = states.predict(x).output
         x0 = states.scene.bound.estimate(x, output, step=states.step, group=states.group)
     if not output.requires_grad:
         raise TypeError('denoiser: no gradient flows through it (torch.no_grad, detach?); use gradient="decoded"')

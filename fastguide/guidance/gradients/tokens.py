@@ -46,7 +46,7 @@ def through_input(states: States) -> Tensor:
     vocab, opened = states.output.shape[-1], _open(states)
     with torch.enable_grad():
         x = _one_hot(states).requires_grad_()
-        output = states.predict(x, torch.full((len(x),), states.time, dtype=torch.float32, device=x.device)).output
+        output = states.predict(x).output
         soft = _soft(states, x, output, opened)
     gradient = states.gradient(soft, x)
     return (gradient[..., :vocab] - gradient[..., vocab:]) * opened
