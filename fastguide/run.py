@@ -223,7 +223,7 @@ class Run:
         """Whether the budget covers a look at these states, and then the rest of the run without any."""
         states, rest = len(frontier.x), self.scene.process.steps - frontier.step - 1
         looks = states * getattr(self.value, "draws", 1)
-        rollouts = getattr(self.value, "rollouts", 0) * states * rest
+        rollouts = getattr(self.value, "rollouts", 0) * states * min(rest, getattr(self.value, "depth", None) or rest)
         return self._covers(frontier, states + rollouts, looks)
 
     def _reserve_gradients(self, frontier: Frontier) -> None:
