@@ -11,7 +11,18 @@ from fastguide.compare import Comparison, compare
 from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
-from fastguide.guidance import SMC, SVDD, TDS, Beam, BestOfN, ClassifierGuidance, NestedSMC, ParticleGibbs, Scheduled
+from fastguide.guidance import (
+    SMC,
+    SVDD,
+    TDS,
+    Beam,
+    BestOfN,
+    ClassifierGuidance,
+    NestedSMC,
+    ParticleGibbs,
+    Scheduled,
+    TreeSearch,
+)
 from fastguide.memory import Memory
 from fastguide.processes import AutoregressiveProcess, DiscreteProcess, GaussianProcess, MaskedProcess, UniformProcess
 from fastguide.result import LogNormalizer, Result
@@ -52,6 +63,7 @@ __all__ = [
     "Scheduled",
     "SoftQ",
     "Steering",
+    "TreeSearch",
     "UniformProcess",
     "backend",
     "calibrate",

@@ -113,7 +113,7 @@ class Run:
             if self.retained is not None:
                 self._slot_zero(self.x)[:] = self.retained[0]
             everyone = torch.arange(len(self.x), device=self.device)
-            frontier = self.predictor.distinct(self.x, self.problem, 0, self._initial_state(), everyone)
+            frontier = self.predictor.distinct(self.x, self.problem, 0, self.initial_state(), everyone)
             particles = frontier.inverse
             if self.history is not None:
                 self.history.append(self.x)
@@ -152,7 +152,7 @@ class Run:
                     self.callback(trace[-1])
         finally:
             display.close()
-        return self._result(children[particles], trace, ancestry, time.perf_counter() - began)
+        return self.result(children[particles], trace, ancestry, time.perf_counter() - began)
 
     def affords_pass(self) -> bool:
         """Whether the budget covers another pass of the loop, some of it guided."""
@@ -162,6 +162,13 @@ class Run:
             return False
         self._count_spending()
         return self.spending.covers(len(self.x) * self.scene.process.steps, self._last_rows)
+
+    def affords(self, denoiser_rows: int, reward_rows: int) -> bool:
+        """Whether the budget covers so many rows more."""
+        if self.spending is None:
+            return True
+        self._count_spending()
+        return self.spending.covers(denoiser_rows, reward_rows)
 
     def _count_spending(self) -> None:
         spent = self.spending
@@ -201,7 +208,8 @@ class Run:
 
         return draw
 
-    def _initial_state(self) -> Any:
+    def initial_state(self) -> Any:
+        """Return the denoiser state of particles that have seen nothing yet."""
         n, problems = self.steering.particles, self.scene.problems
         return cat_states([self.scene.denoiser.init(n, problems[p].condition) for p in problems.of_group])
 
@@ -215,7 +223,7 @@ class Run:
         """Whether the budget covers a look at these states, and then the rest of the run without any."""
         states, rest = len(frontier.x), self.scene.process.steps - frontier.step - 1
         looks = states * getattr(self.value, "draws", 1)
-        rollouts = getattr(self.value, "rollouts", 0) * states * rest
+        rollouts = getattr(self.value, "rollouts", 0) * states * min(rest, getattr(self.value, "depth", None) or rest)
         return self._covers(frontier, states + rollouts, looks)
 
     def _reserve_gradients(self, frontier: Frontier) -> None:
@@ -296,7 +304,8 @@ class Run:
             )
         )
 
-    def _result(self, samples: Tensor, trace: Trace, ancestry: Ancestry, seconds: float) -> Result:
+    def result(self, samples: Tensor, trace: Trace, ancestry: Ancestry, seconds: float) -> Result:
+        """Return the result of samples ``[G·N, *shape]`` whose weights and rewards are those of ``steering``."""
         s = self.steering
         reason = None
         if len(self.scene.problems) > 1:

@@ -10,6 +10,7 @@ from fastguide.guidance.scheduled import Scheduled
 from fastguide.guidance.smc import SMC
 from fastguide.guidance.svdd import SVDD
 from fastguide.guidance.tds import TDS
+from fastguide.guidance.tree_search import TreeSearch
 
 __all__ = [
     "SMC",
@@ -25,4 +26,5 @@ __all__ = [
     "Proposal",
     "Scheduled",
     "State",
+    "TreeSearch",
 ]

@@ -25,7 +25,7 @@ def values_of(oracle, value, x, step, *, alpha=ALPHA):
     """The values of states ``[n, L]`` after ``step`` steps, as the loop computes them."""
     run = Run(
         oracle.process, fg.models.wrap(oracle.denoiser, batch_invariant=True), oracle.reward,
-        fg.SMC(alpha=alpha), value=value, particles=len(x), groups=1, condition=None, constraints=Constraints(),
+        fg.SVDD(alpha=alpha), value=value, particles=len(x), groups=1, condition=None, constraints=Constraints(),
         decode=None, seed=0, memory=Memory(), device=torch.device("cpu"),
     )  # fmt: skip
     frontier = run.predictor.distinct(x, torch.zeros(len(x), dtype=torch.int64), step, None, torch.arange(len(x)))
@@ -42,6 +42,36 @@ def test_monte_carlo_is_the_value_in_the_limit(oracle, step):
     found = values_of(oracle, fg.MonteCarlo(rollouts=2_000), oracle.states[reachable], step)
     assert float((found - exact[reachable]).abs().max()) < 0.15
     assert float((found - exact[reachable]).abs().mean()) < 0.04
+
+
+@pytest.mark.parametrize(("step", "depth"), [(0, 1), (0, 3), (2, 1)])
+def test_rollouts_of_a_depth_look_at_the_predictions_there(oracle, step, depth):
+    """2,000 rollouts of every state; the tables by the exact kernels. Bounds as above."""
+    predicted = oracle.posterior_means()[step + depth]
+    exact = (predicted / ALPHA).exp()
+    for k in reversed(range(step, step + depth)):
+        exact = oracle.expect(exact, k)
+    exact = ALPHA * exact.log()
+    found = values_of(oracle, fg.MonteCarlo(rollouts=2_000, depth=depth), oracle.states, step)
+    assert float((found - exact).abs().max()) < 0.15
+    assert float((found - exact).abs().mean()) < 0.04
+
+
+def test_a_depth_beyond_the_end_is_none(oracle):
+    for step in (0, 2):
+        deep, whole = (values_of(oracle, fg.MonteCarlo(5, depth=d), oracle.states, step) for d in (9, None))
+        assert torch.equal(deep, whole)
+
+
+def test_at_alpha_zero_the_best_state_of_that_depth_counts(oracle):
+    k, predicted = oracle.kernel(1), oracle.posterior_means()[2]
+    possible = k.probability > 0
+    best = torch.full_like(predicted, -torch.inf).scatter_reduce(
+        0, k.source[possible], predicted[k.to[possible]], "amax"
+    )
+    found = values_of(oracle, fg.MonteCarlo(rollouts=500, depth=1), oracle.states, 1, alpha=0.0)
+    assert bool((found <= best).all())
+    assert float((found == best).double().mean()) > 0.9
 
 
 def test_its_exponential_is_unbiased_at_any_number_of_rollouts(oracle):
@@ -61,7 +91,9 @@ def test_draws_from_the_prediction_are_its_product_law(oracle):
     assert float((found - exact).abs().mean()) < 0.03
 
 
-@pytest.mark.parametrize("value", [fg.PosteriorMean("sample", draws=3), fg.MonteCarlo(rollouts=3)], ids=repr)
+@pytest.mark.parametrize(
+    "value", [fg.PosteriorMean("sample", draws=3), fg.MonteCarlo(rollouts=3), fg.MonteCarlo(3, depth=1)], ids=repr
+)
 @pytest.mark.parametrize("guidance", [fg.SMC(alpha=ALPHA), fg.SVDD(branch=3)], ids=repr)
 def test_a_value_is_a_function_of_the_state(oracle, value, guidance):
     denoiser = fg.models.wrap(oracle.denoiser, batch_invariant=True)
@@ -76,13 +108,15 @@ def test_a_value_is_a_function_of_the_state(oracle, value, guidance):
     assert torch.equal(run(groups=1, seed=[4]).samples, whole.samples[40:])
 
 
-def test_rows_are_counted(oracle):
+@pytest.mark.parametrize("depth", [None, 1, 2])
+def test_rows_are_counted(oracle, depth):
     result = fg.sample(
         oracle.process, fg.models.wrap(oracle.denoiser, batch_invariant=True), oracle.reward, fg.SMC(),
-        value=fg.MonteCarlo(rollouts=5), particles=8, memory=Memory(merge=False), progress=False,
+        value=fg.MonteCarlo(rollouts=5, depth=depth), particles=8, memory=Memory(merge=False), progress=False,
     )  # fmt: skip
     steps = oracle.steps
-    assert result.denoiser_rows == 8 * (steps + 5 * sum(range(steps)))
+    calls = [min(left, depth or left) for left in range(steps)]
+    assert result.denoiser_rows == 8 * (steps + 5 * sum(calls))
 
 
 class TestSeeds:
@@ -114,6 +148,7 @@ def test_the_soft_mean():
         (lambda: fg.PosteriorMean(draws=2), "draws"),
         (lambda: fg.PosteriorMean("sample", draws=0), "draws"),
         (lambda: fg.MonteCarlo(rollouts=0), "rollouts"),
+        (lambda: fg.MonteCarlo(depth=0), "depth"),
     ],
 )
 def test_settings_are_checked(make, match):
