@@ -11,7 +11,18 @@ from fastguide.compare import Comparison, compare
 from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
-from fastguide.guidance import SMC, SVDD, TDS, Beam, BestOfN, ClassifierGuidance, NestedSMC, ParticleGibbs, Scheduled
+from fastguide.guidance import (
+    SMC,
+    SVDD,
+    TDS,
+    Beam,
+    BestOfN,
+    ClassifierGuidance,
+    NestedSMC,
+    ParticleGibbs,
+    Refine,
+    Scheduled,
+)
 from fastguide.memory import Memory
 from fastguide.processes import AutoregressiveProcess, DiscreteProcess, GaussianProcess, MaskedProcess, UniformProcess
 from fastguide.result import LogNormalizer, Result
@@ -46,6 +57,7 @@ __all__ = [
     "NestedSMC",
     "ParticleGibbs",
     "PosteriorMean",
+    "Refine",
     "Regression",
     "Result",
     "RewardError",
