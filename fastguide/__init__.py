@@ -20,6 +20,7 @@ from fastguide.guidance import (
     ClassifierGuidance,
     NestedSMC,
     ParticleGibbs,
+    Refine,
     Scheduled,
     TreeSearch,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "NestedSMC",
     "ParticleGibbs",
     "PosteriorMean",
+    "Refine",
     "Regression",
     "Result",
     "RewardError",

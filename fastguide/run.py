@@ -35,12 +35,15 @@ class Run:
     Attributes:
         scene: process, denoiser and problems.
         steering: weighs and selects.
-        x: ``[G·N, *shape]`` states at t = 1.
+        x: ``[G·N, *shape]`` states to start from.
         problem: ``[G·N]`` int64, the problem of each particle.
         retained: ``[T + 1, G, *shape]`` the trajectory that slot 0 of each group follows, None where all are drawn.
+        first: steps taken already by the states ``x``.
+        constraints: what the caller fixed in advance; `again` binds the process under them.
         history: the selected states ``[G·N, *shape]`` before and after each step, where somebody put a list here.
     """
 
+    first: int = 0
     retained: Tensor | None = None
     history: list[Tensor] | None = None
 
@@ -74,7 +77,7 @@ class Run:
         if hasattr(process, "wrap"):
             denoiser = process.wrap(denoiser)
         constraints = constraints._replace(known_lengths=[denoiser.length_of(c) for c in conditions])
-        self._constraints = constraints
+        self.constraints = constraints
         bound = process.bind(constraints, groups=groups, particles=particles, seeds=self.steering.seeds, device=device)
         call_rows = memory.call_rows or default_call_rows(particles * guidance.branch, bound.output_bytes)
         problems = Problems(denoiser, conditions, reward, decode, bound.lengths, memory, call_rows, device)
@@ -86,25 +89,24 @@ class Run:
         self._began = time.perf_counter()
         self.spending = Spending(budget) if budget is not None else None
         if self.spending is not None:
-            rows = groups * particles
-            self.spending.require(rows * process.steps, self._last_rows)
+            self.spending.require(*self.rows_unguided)
 
     def again(self, guidance: Guidance, seeds: Tensor) -> Run:
         """Return a run of the same problems by other guidance and seeds; rewards are remembered and rows counted on."""
         run, s = copy(self), self.steering
         run.steering = Steering(guidance, particles=s.particles, groups=s.groups, seed=seeds, device=self.device)
         bound = self.scene.process.bind(
-            self._constraints, groups=s.groups, particles=s.particles, seeds=seeds, device=self.device
+            self.constraints, groups=s.groups, particles=s.particles, seeds=seeds, device=self.device
         )
         run.scene = replace(self.scene, bound=bound, alpha=guidance.alpha)
         used = self.predictor
         run.predictor = Predictor(run.scene, self.memory, used.call_rows, self.device, used.computed, used.recomputed)
-        run.x, run.retained, run.history = bound.x, None, None
+        run.x, run.first, run.retained, run.history = bound.x, 0, None, None
         return run
 
     def sample(self) -> Result:
-        """Run the loop from noise to data."""
-        s, total = self.steering, self.scene.process.steps
+        """Run the loop from ``x`` to data."""
+        s, first, total = self.steering, self.first, self.scene.process.steps
         trace, ancestry = Trace(), Ancestry(s.groups, s.particles)
         display = make_progress(self.progress)
         began = time.perf_counter()
@@ -113,12 +115,12 @@ class Run:
             if self.retained is not None:
                 self._slot_zero(self.x)[:] = self.retained[0]
             everyone = torch.arange(len(self.x), device=self.device)
-            frontier = self.predictor.distinct(self.x, self.problem, 0, self.initial_state(), everyone)
+            frontier = self.predictor.distinct(self.x, self.problem, first, self.initial_state(), everyone)
             particles = frontier.inverse
             if self.history is not None:
                 self.history.append(self.x)
-            s.begin(self._look_ahead(frontier, None, timer))
-            for step in range(total):
+            s.begin(self._look_ahead(frontier, None, timer), step=first)
+            for step in range(first, total):
                 branch = s.branch
                 self._reserve_gradients(frontier)
                 with timer("denoiser" if frontier.prediction is None else "sampler"):
@@ -144,7 +146,7 @@ class Run:
                     self.history.append(children[flat])
                 self._record(step, branch, trace, ancestry, chosen, frontier, timer)
                 elapsed = time.perf_counter() - began
-                left = elapsed / (step + 1) * (total - step - 1)
+                left = elapsed / (step + 1 - first) * (total - step - 1)
                 known = s.reads_values(step + 1) or step + 1 == total
                 best = float(trace[-1].values_max.max()) if known else float("-inf")
                 display(Status(step + 1, total, float(s.state.ess.mean()), s.particles, best, elapsed, left))
@@ -154,6 +156,11 @@ class Run:
             display.close()
         return self.result(children[particles], trace, ancestry, time.perf_counter() - began)
 
+    @property
+    def rows_unguided(self) -> tuple[int, int]:
+        """Most rows of the denoiser and of the reward that a pass of the loop asks for without any guidance."""
+        return len(self.x) * (self.scene.process.steps - self.first), self._last_rows
+
     def affords_pass(self) -> bool:
         """Whether the budget covers another pass of the loop, some of it guided."""
         if self.spending is None:
@@ -161,7 +168,7 @@ class Run:
         if self.spending.ended is not None:
             return False
         self._count_spending()
-        return self.spending.covers(len(self.x) * self.scene.process.steps, self._last_rows)
+        return self.spending.covers(*self.rows_unguided)
 
     def affords(self, denoiser_rows: int, reward_rows: int) -> bool:
         """Whether the budget covers so many rows more."""

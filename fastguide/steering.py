@@ -147,11 +147,18 @@ class Steering:
         """Whether the values of the states after ``step`` steps (0: at `begin`) are read; where not, leave them out."""
         return reads_values(self.guidance, step)
 
-    def begin(self, values: Tensor | None = None) -> None:
-        """Take the values ``[G·N]`` of the particles at t = 1 (left out: 0, for guidance that reads none there)."""
+    def begin(self, values: Tensor | None = None, *, step: int = 0) -> None:
+        """Take the values ``[G·N]`` of the particles at t = 1 (left out: 0, for guidance that reads none there).
+
+        Particles that have taken ``step`` steps already follow the target: they start with equal weights.
+        """
         if values is None:
             values = torch.zeros(self.groups * self.particles, dtype=torch.float64, device=self.device)
-        self._state = self.guidance.begin(self._values(values, 1, "values")[..., 0])
+        state = self.guidance.begin(self._values(values, 1, "values")[..., 0])
+        if step > 0:
+            dead = state.log_weights == -torch.inf
+            state = state._replace(log_weights=torch.where(dead, -torch.inf, 0.0).double(), step=step)
+        self._state = state
         self._pending = self._children = None
 
     def weigh(self, values: Tensor | None = None, log_ratio: Tensor | None = None) -> None:

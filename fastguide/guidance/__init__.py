@@ -6,6 +6,7 @@ from fastguide.guidance.classifier import ClassifierGuidance
 from fastguide.guidance.nested_smc import NestedSMC
 from fastguide.guidance.particle_gibbs import ParticleGibbs
 from fastguide.guidance.protocol import Driver, Guidance, Proposal, State
+from fastguide.guidance.refine import Refine
 from fastguide.guidance.scheduled import Scheduled
 from fastguide.guidance.smc import SMC
 from fastguide.guidance.svdd import SVDD
@@ -24,6 +25,7 @@ __all__ = [
     "NestedSMC",
     "ParticleGibbs",
     "Proposal",
+    "Refine",
     "Scheduled",
     "State",
     "TreeSearch",

@@ -79,6 +79,17 @@ class Bound(Protocol):
 
 
 @runtime_checkable
+class Renoising(Protocol):
+    """A `Bound` that can take clean samples back to a noise level."""
+
+    def is_whole(self, x: Tensor, *, group: Tensor) -> bool:
+        """Whether states ``[U, *shape]`` are clean samples."""
+
+    def renoise(self, x0: Tensor, *, step: int, seeds: Tensor) -> Tensor:
+        """Return clean samples ``[G·N, *shape]`` noised to the level after ``step`` steps, what is given in place."""
+
+
+@runtime_checkable
 class Process(Protocol):
     """The mathematics of a diffusion.
 
