@@ -11,7 +11,18 @@ from fastguide.compare import Comparison, compare
 from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
-from fastguide.guidance import SMC, SVDD, TDS, Beam, BestOfN, ClassifierGuidance, NestedSMC, ParticleGibbs, Scheduled
+from fastguide.guidance import (
+    PCN,
+    SMC,
+    SVDD,
+    TDS,
+    Beam,
+    BestOfN,
+    ClassifierGuidance,
+    NestedSMC,
+    ParticleGibbs,
+    Scheduled,
+)
 from fastguide.memory import Memory
 from fastguide.processes import AutoregressiveProcess, DiscreteProcess, GaussianProcess, MaskedProcess, UniformProcess
 from fastguide.result import LogNormalizer, Result
@@ -24,6 +35,7 @@ from fastguide.values.compiled import value
 __version__ = "0.1.0"
 
 __all__ = [
+    "PCN",
     "SMC",
     "SVDD",
     "TDS",

@@ -5,6 +5,7 @@ from fastguide.guidance.best_of_n import BestOfN
 from fastguide.guidance.classifier import ClassifierGuidance
 from fastguide.guidance.nested_smc import NestedSMC
 from fastguide.guidance.particle_gibbs import ParticleGibbs
+from fastguide.guidance.pcn import PCN
 from fastguide.guidance.protocol import Driver, Guidance, Proposal, State
 from fastguide.guidance.scheduled import Scheduled
 from fastguide.guidance.smc import SMC
@@ -12,6 +13,7 @@ from fastguide.guidance.svdd import SVDD
 from fastguide.guidance.tds import TDS
 
 __all__ = [
+    "PCN",
     "SMC",
     "SVDD",
     "TDS",
