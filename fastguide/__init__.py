@@ -12,6 +12,7 @@ from fastguide.config import backend
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
 from fastguide.guidance import (
+    PCN,
     SMC,
     SVDD,
     TDS,
@@ -36,6 +37,7 @@ from fastguide.values.compiled import value
 __version__ = "0.1.0"
 
 __all__ = [
+    "PCN",
     "SMC",
     "SVDD",
     "TDS",

@@ -220,6 +220,14 @@ class Run:
         n, problems = self.steering.particles, self.scene.problems
         return cat_states([self.scene.denoiser.init(n, problems[p].condition) for p in problems.of_group])
 
+    def first_values(self, x: Tensor) -> Tensor:
+        """Return ``[G, N]`` values of states ``[G·N, *shape]`` at t = 1, whether the guidance reads them or not."""
+        everyone = torch.arange(len(x), device=self.device)
+        frontier = self.predictor.distinct(x, self.problem, 0, self.initial_state(), everyone)
+        values = self._values(frontier, self.value, None, Timer())
+        assert values is not None
+        return values
+
     @property
     def _last_rows(self) -> int:
         """Most samples that the last step may have the reward evaluate."""
@@ -253,7 +261,7 @@ class Run:
         return spent.ended is None
 
     def _look_ahead(self, frontier: Frontier, previous: Tensor | None, timer: Timer) -> Tensor | None:
-        s, problems = self.steering, self.scene.problems
+        s = self.steering
         reads = s.reads_values(frontier.step)
         if previous is not None:
             previous = previous.repeat_interleave(s.branch, dim=1)
@@ -261,16 +269,20 @@ class Run:
             return None
         if not self._affords(frontier):
             return previous
+        return self._values(frontier, self.value if reads else None, previous, timer)
+
+    def _values(self, frontier: Frontier, value: Value | None, previous: Tensor | None, timer: Timer) -> Tensor | None:
+        problems = self.scene.problems
         with timer("denoiser"):
-            looked = self.predictor.look_ahead(frontier, self.value if reads else None)
-        if looked is None:
+            looked = self.predictor.look_ahead(frontier, value)
+        if value is None or looked is None:
             return None
         dims = self.x.ndim
         with timer("reward"):
-            values = self.value.values(
-                looked, lambda x0: rewards_of(problems, frontier.problem, x0, dims), s.guidance.alpha
+            values = value.values(
+                looked, lambda x0: rewards_of(problems, frontier.problem, x0, dims), self.steering.guidance.alpha
             )
-        return mend_broken(values[frontier.inverse].view(s.groups, -1), previous)
+        return mend_broken(values[frontier.inverse].view(self.steering.groups, -1), previous)
 
     def _record(
         self, step: int, branch: int, trace: Trace, ancestry: Ancestry, chosen: Tensor, frontier: Frontier, timer: Timer

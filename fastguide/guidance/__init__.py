@@ -5,6 +5,7 @@ from fastguide.guidance.best_of_n import BestOfN
 from fastguide.guidance.classifier import ClassifierGuidance
 from fastguide.guidance.nested_smc import NestedSMC
 from fastguide.guidance.particle_gibbs import ParticleGibbs
+from fastguide.guidance.pcn import PCN
 from fastguide.guidance.protocol import Driver, Guidance, Proposal, State
 from fastguide.guidance.refine import Refine
 from fastguide.guidance.scheduled import Scheduled
@@ -14,6 +15,7 @@ from fastguide.guidance.tds import TDS
 from fastguide.guidance.tree_search import TreeSearch
 
 __all__ = [
+    "PCN",
     "SMC",
     "SVDD",
     "TDS",
