@@ -16,10 +16,12 @@ from fastguide.budget import Budget, Spending
 from fastguide.frontier import Draw, Frontier, Predictor
 from fastguide.guidance.protocol import Guidance, guidance_at, proposal_of
 from fastguide.memory import Memory, default_call_rows
+from fastguide.models.product import Product
 from fastguide.models.protocol import cat_states
 from fastguide.models.protocol import wrap as wrap_denoiser
 from fastguide.problems import Problems, per_group
-from fastguide.processes.protocol import Constraints, Process
+from fastguide.processes.corrected import Corrected
+from fastguide.processes.protocol import Constraints, Correcting, Process
 from fastguide.progress import Status, make_progress
 from fastguide.result import LogNormalizer, Result
 from fastguide.states import Scene, States, rewards_of
@@ -71,6 +73,8 @@ class Run:
             raise TypeError(f"condition: expected a list with one for each of the {groups} groups")
         conditions = per_group("condition", condition, groups)
         denoiser = wrap_denoiser(denoiser)
+        if isinstance(denoiser, Product) and denoiser.corrected:
+            process = Corrected(process, denoiser)
         if hasattr(process, "wrap"):
             denoiser = process.wrap(denoiser)
         constraints = constraints._replace(known_lengths=[denoiser.length_of(c) for c in conditions])
@@ -193,11 +197,17 @@ class Run:
                 states.x, states.output, step=step, group=group, seed=s.seeds[group], ancestors=ancestors,
                 branch=guidance.branch, slots=None if which is None else which % s.particles, shift=shift,
             )  # fmt: skip
-            if shift is None or not corrected:
-                return children, None
-            return children, bound.log_ratio(
-                children, states.x, states.output, shift, step=step, group=group, ancestors=ancestors
-            )
+            log_ratio = None
+            if shift is not None and corrected:
+                log_ratio = bound.log_ratio(
+                    children, states.x, states.output, shift, step=step, group=group, ancestors=ancestors
+                )
+            if isinstance(bound, Correcting):
+                change = bound.log_correction(
+                    children, states.x, states.output, step=step, group=group, ancestors=ancestors
+                )
+                log_ratio = change if log_ratio is None else log_ratio + change
+            return children, log_ratio
 
         return draw
 
