@@ -41,10 +41,12 @@ class Run:
         problem: ``[G·N]`` int64, the problem of each particle.
         retained: ``[T + 1, G, *shape]`` the trajectory that slot 0 of each group follows, None where all are drawn.
         history: the selected states ``[G·N, *shape]`` before and after each step, where somebody put a list here.
+        offspring: all children ``[G·N·M, *shape]`` of each step, likewise.
     """
 
     retained: Tensor | None = None
     history: list[Tensor] | None = None
+    offspring: list[Tensor] | None = None
 
     def __init__(
         self,
@@ -132,6 +134,8 @@ class Run:
                 children = drawn.flatten(0, 1)
                 if self.retained is not None:
                     self._slot_zero(children)[:] = self.retained[step + 1]
+                if self.offspring is not None:
+                    self.offspring.append(children)
                 problem = self.problem.repeat_interleave(branch)
                 if step + 1 < total:
                     frontier = self.predictor.distinct(
