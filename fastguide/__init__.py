@@ -9,6 +9,7 @@ from fastguide.budget import Budget
 from fastguide.calibration import Calibration, calibrate
 from fastguide.compare import Comparison, compare
 from fastguide.config import backend
+from fastguide.distill import Distill
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
 from fastguide.guidance import (
@@ -52,6 +53,7 @@ __all__ = [
     "Comparison",
     "DegenerateWeights",
     "DiscreteProcess",
+    "Distill",
     "GaussianProcess",
     "LogNormalizer",
     "MaskedProcess",

@@ -16,10 +16,12 @@ from fastguide.budget import Budget, Spending
 from fastguide.frontier import Draw, Frontier, Predictor
 from fastguide.guidance.protocol import Guidance, guidance_at, proposal_of
 from fastguide.memory import Memory, default_call_rows
+from fastguide.models.product import Product
 from fastguide.models.protocol import cat_states
 from fastguide.models.protocol import wrap as wrap_denoiser
 from fastguide.problems import Problems, per_group
-from fastguide.processes.protocol import Constraints, Process
+from fastguide.processes.corrected import Corrected
+from fastguide.processes.protocol import Constraints, Correcting, Process
 from fastguide.progress import Status, make_progress
 from fastguide.result import LogNormalizer, Result
 from fastguide.states import Scene, States, rewards_of
@@ -41,11 +43,13 @@ class Run:
         first: steps taken already by the states ``x``.
         constraints: what the caller fixed in advance; `again` binds the process under them.
         history: the selected states ``[G·N, *shape]`` before and after each step, where somebody put a list here.
+        offspring: all children ``[G·N·M, *shape]`` of each step, likewise.
     """
 
     first: int = 0
     retained: Tensor | None = None
     history: list[Tensor] | None = None
+    offspring: list[Tensor] | None = None
 
     def __init__(
         self,
@@ -74,6 +78,8 @@ class Run:
             raise TypeError(f"condition: expected a list with one for each of the {groups} groups")
         conditions = per_group("condition", condition, groups)
         denoiser = wrap_denoiser(denoiser)
+        if isinstance(denoiser, Product) and denoiser.corrected:
+            process = Corrected(process, denoiser)
         if hasattr(process, "wrap"):
             denoiser = process.wrap(denoiser)
         constraints = constraints._replace(known_lengths=[denoiser.length_of(c) for c in conditions])
@@ -130,6 +136,8 @@ class Run:
                 children = drawn.flatten(0, 1)
                 if self.retained is not None:
                     self._slot_zero(children)[:] = self.retained[step + 1]
+                if self.offspring is not None:
+                    self.offspring.append(children)
                 problem = self.problem.repeat_interleave(branch)
                 if step + 1 < total:
                     frontier = self.predictor.distinct(
@@ -207,11 +215,17 @@ class Run:
                 states.x, states.output, step=step, group=group, seed=s.seeds[group], ancestors=ancestors,
                 branch=guidance.branch, slots=None if which is None else which % s.particles, shift=shift,
             )  # fmt: skip
-            if shift is None or not corrected:
-                return children, None
-            return children, bound.log_ratio(
-                children, states.x, states.output, shift, step=step, group=group, ancestors=ancestors
-            )
+            log_ratio = None
+            if shift is not None and corrected:
+                log_ratio = bound.log_ratio(
+                    children, states.x, states.output, shift, step=step, group=group, ancestors=ancestors
+                )
+            if isinstance(bound, Correcting):
+                change = bound.log_correction(
+                    children, states.x, states.output, step=step, group=group, ancestors=ancestors
+                )
+                log_ratio = change if log_ratio is None else log_ratio + change
+            return children, log_ratio
 
         return draw
 

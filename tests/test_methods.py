@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import fastguide as fg
 from tests.oracle.masked import TabularMasked
@@ -27,6 +28,26 @@ def test_the_comparison_of_the_example_compares(tmp_path, monkeypatch, capsys):
     exec(compile(example_with("fg.compare"), "methods.md", "exec"), names)
     assert "3,000 reward rows" in capsys.readouterr().out
     assert (tmp_path / "compare.png").exists()
+
+
+def test_a_product_is_weighed_and_a_student_taught():
+    oracle = TabularMasked()
+    names = {"fg": fg, "torch": torch, "process": oracle.process, "denoiser": oracle.denoiser, "reward": oracle.reward}
+    names["student"] = Student(torch.nn.Embedding(4, 3))
+    for word in ("cold", "distilled"):
+        exec(compile(example_with(word), "methods.md", "exec"), names)
+        assert len(names["found"].log_weights.unique()) > 1
+
+
+class Student(torch.nn.Module):
+    """Takes the noise level beside the tokens."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x, t):
+        return self.body(x)
 
 
 def test_the_guidance_of_the_example_steers():

@@ -90,6 +90,16 @@ class Renoising(Protocol):
 
 
 @runtime_checkable
+class Correcting(Protocol):
+    """A `Bound` whose target is not the law that its steps are drawn from: each child has a log-weight."""
+
+    def log_correction(
+        self, children: Tensor, x: Tensor, output: Tensor, *, step: int, group: Tensor, ancestors: Tensor
+    ) -> Tensor:
+        """Return ``[P, M]`` float64, what the log-weights of children take besides ``log p/q``."""
+
+
+@runtime_checkable
 class Process(Protocol):
     """The mathematics of a diffusion.
 

@@ -52,7 +52,7 @@ def test_the_ratio_left_out_shows(monkeypatch):
 
 @pytest.mark.parametrize("guidance", [fg.SMC(), fg.BestOfN(), fg.NestedSMC(branch=2)], ids=repr)
 def test_samples_follow_the_target(guidance):
-    """16 groups of 2,000: log Z within 4 standard errors (false alarms 6e-5); moments within 0.1, where groups spread by 0.03."""
+    """16 groups of 2,000: log Z within 4 standard errors (false alarms 6e-5); moments within 0.1 (their spread is 0.03)."""
     exact = Mixture(PROCESS).target()
     result = run(fg.PCN(guidance), 2_000, 16)
     found = moments(result)
