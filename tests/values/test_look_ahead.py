@@ -11,8 +11,8 @@ from fastguide.processes import Constraints
 from fastguide.run import Run
 from fastguide.states import rewards_of
 from fastguide.values.draws import soft_mean, state_seeds
-from tests.guidance.test_tds import Table
 from tests.oracle.masked import TabularMasked
+from tests.oracle.soft import Table
 
 ALPHA = 0.7
 
