@@ -33,13 +33,13 @@ class Problem:
         return self.reward(x0 if self.length is None else x0[:, : self.length])
 
     def soft(self, x0: Tensor, *, tokens: bool) -> Tensor:
-        """Return ``[n]`` rewards, with gradients, of real clean samples ``[n, *shape]`` or soft tokens ``[n, L, V]``."""
+        """Return ``[n]`` rewards that depend by a gradient on real samples ``[n, *shape]`` or soft tokens ``[n, L, V]``."""
         if not tokens:
             return self.reward.soft(self.reward.decode(x0), tokens=False)
         if self.decode_soft is None:
             raise TypeError(
                 f"decode: the reward '{self.reward.reward.name}' sees what decode= makes of tokens, and no gradient flows "
-                'through that; leave decode= out, or take gradient="exact"'
+                'through that; leave decode= out, or take gradient="exact" and the value PosteriorMean("argmax")'
             )
         x0 = x0 if self.length is None else x0[:, : self.length]
         return self.reward.soft(self.decode_soft(x0), tokens=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fastguide.memory import fixed_batches
 from fastguide.models.protocol import Prediction, State
 from fastguide.processes.protocol import Bound, Process
 
@@ -89,6 +90,20 @@ class States:
     def rewards(self, x0: Tensor) -> Tensor:
         """Return float64 rewards ``[U]`` or ``[U, m]`` of clean samples ``[U, *shape]`` or ``[U, m, *shape]``."""
         return rewards_of(self.scene.problems, self.problem, x0, self.x.ndim)
+
+    def soft_rewards(self, x0: Tensor) -> Tensor:
+        """Return float64 rewards ``[U]`` of soft clean samples ``[U, L, V]``, in the fixed calls of other networks."""
+        found = torch.empty(len(x0), dtype=torch.float64, device=x0.device)
+        for number in torch.unique(self.problem).tolist():
+            problem, members = self.scene.problems[number], (self.problem == number).nonzero()[:, 0]
+            free = problem.reward.reward.batch_invariant or self.predictor.memory.ragged
+            rows = len(members) if free else self.predictor.call_rows
+            for index, real in fixed_batches(len(members), rows, x0.device):
+                problem.reward.computed += real
+                with torch.no_grad():
+                    values = problem.soft(x0[members[index]], tokens=True)
+                found[members[index[:real]]] = values[:real].to(found)
+        return found
 
     def gradient(self, x0: Tensor, of: Tensor) -> Tensor:
         """Return the gradient in ``of`` of the rewards of clean samples ``x0`` that depend on it.

@@ -58,7 +58,7 @@ class RewardCalls:
         return values[merged.inverse]
 
     def soft(self, x0: Tensor, *, tokens: bool) -> Tensor:
-        """Return ``[n]`` rewards that depend by a gradient on what `decode` would give: ``[n, L, V]`` weights of tokens.
+        """Return ``[n]`` rewards of what `decode` would give, ``[n, L, V]`` weights of tokens, with gradients where enabled.
 
         Of real samples any reward that torch can follow will do, whether it says that it is differentiable or not.
         """
@@ -68,7 +68,7 @@ class RewardCalls:
         if not isinstance(values, Tensor) or values.shape != (n,):
             got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise RewardError(f"reward '{reward.name}': expected soft values of shape [{n}], got {got}", x0)
-        if not values.requires_grad:
+        if torch.is_grad_enabled() and not values.requires_grad:
             raise TypeError(
                 f"reward '{reward.name}': no gradient flows from its value to the sample; write it in torch, without "
                 "torch.no_grad or detach"

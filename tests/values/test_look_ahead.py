@@ -12,6 +12,7 @@ from fastguide.run import Run
 from fastguide.states import rewards_of
 from fastguide.values.draws import soft_mean, state_seeds
 from tests.oracle.masked import TabularMasked
+from tests.oracle.soft import Table
 
 ALPHA = 0.7
 
@@ -21,10 +22,10 @@ def oracle():
     return TabularMasked()
 
 
-def values_of(oracle, value, x, step, *, alpha=ALPHA):
+def values_of(oracle, value, x, step, *, alpha=ALPHA, reward=None):
     """The values of states ``[n, L]`` after ``step`` steps, as the loop computes them."""
     run = Run(
-        oracle.process, fg.models.wrap(oracle.denoiser, batch_invariant=True), oracle.reward,
+        oracle.process, fg.models.wrap(oracle.denoiser, batch_invariant=True), reward or oracle.reward,
         fg.SVDD(alpha=alpha), value=value, particles=len(x), groups=1, condition=None, constraints=Constraints(),
         decode=None, seed=0, memory=Memory(), device=torch.device("cpu"),
     )  # fmt: skip
@@ -91,16 +92,48 @@ def test_draws_from_the_prediction_are_its_product_law(oracle):
     assert float((found - exact).abs().mean()) < 0.03
 
 
-@pytest.mark.parametrize(
-    "value", [fg.PosteriorMean("sample", draws=3), fg.MonteCarlo(rollouts=3), fg.MonteCarlo(3, depth=1)], ids=repr
-)
+def test_soft_tokens_give_the_mean_over_all_draws(oracle):
+    """In the last step but none, of a multilinear reward: ``E[r(x0) | x]``, which the soft value is at a large alpha."""
+    exact = oracle.soft_values(1e6)[oracle.steps - 1]
+    found = values_of(oracle, fg.PosteriorMean("soft"), oracle.states, oracle.steps - 1, reward=Table(oracle))
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-5)
+
+
+def test_soft_tokens_are_of_draws_as_run():
+    oracle = TabularMasked(temperature=0.6, options={"top_k": 2})
+    exact = oracle.soft_values(1e6)[oracle.steps - 1]
+    found = values_of(oracle, fg.PosteriorMean("soft"), oracle.states, oracle.steps - 1, reward=Table(oracle))
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-5)
+
+
+def test_soft_is_the_mean_of_real_states():
+    process = fg.GaussianProcess(1, steps=4, prediction="x0")
+
+    def run(decode):
+        return fg.sample(
+            process, lambda x, t: 0.5 * x, lambda x0: x0[:, 0], fg.SMC(), value=fg.PosteriorMean(decode), particles=20,
+            progress=False,
+        )  # fmt: skip
+
+    assert torch.equal(run("soft").samples, run("argmax").samples)
+
+
+VALUES = [
+    fg.PosteriorMean("sample", draws=3),
+    fg.PosteriorMean("soft"),
+    fg.MonteCarlo(rollouts=3),
+    fg.MonteCarlo(3, depth=1),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
 @pytest.mark.parametrize("guidance", [fg.SMC(alpha=ALPHA), fg.SVDD(branch=3)], ids=repr)
 def test_a_value_is_a_function_of_the_state(oracle, value, guidance):
     denoiser = fg.models.wrap(oracle.denoiser, batch_invariant=True)
 
     def run(**options):
         settings = {"particles": 40, "groups": 2, "seed": [3, 4], "progress": False, **options}
-        return fg.sample(oracle.process, denoiser, oracle.reward, guidance, value=value, **settings)
+        return fg.sample(oracle.process, denoiser, Table(oracle), guidance, value=value, **settings)
 
     whole = run()
     for memory in (Memory(merge=False), Memory(limit=1), Memory(micro_batch=7), Memory(remember=False)):
@@ -146,6 +179,7 @@ def test_the_soft_mean():
     [
         (lambda: fg.PosteriorMean("mean"), "decode"),
         (lambda: fg.PosteriorMean(draws=2), "draws"),
+        (lambda: fg.PosteriorMean("soft", draws=2), "draws"),
         (lambda: fg.PosteriorMean("sample", draws=0), "draws"),
         (lambda: fg.MonteCarlo(rollouts=0), "rollouts"),
         (lambda: fg.MonteCarlo(depth=0), "depth"),
@@ -160,3 +194,30 @@ def test_a_process_without_a_law_of_clean_samples_is_named():
     process = fg.GaussianProcess(1, steps=3, prediction="x0")
     with pytest.raises(ValueError, match="GaussianProcess is no law of clean samples"):
         fg.sample(process, lambda x, t: x, lambda x0: x0[:, 0], fg.SMC(), value=fg.PosteriorMean("sample"), particles=4)
+
+
+def test_what_has_no_soft_tokens_says_so(oracle):
+    def run(process, reward):
+        denoiser = fg.models.wrap(lambda x, t: torch.zeros(len(x), 3, 3))
+        return fg.sample(process, denoiser, reward, fg.SMC(), value=fg.PosteriorMean("soft"), particles=4)
+
+    with pytest.raises(TypeError, match="override soft"):
+        run(oracle.process, oracle.reward)
+    with pytest.raises(ValueError, match="UniformProcess tells no probabilities"):
+        run(fg.UniformProcess(length=3, vocab=3, steps=3), oracle.reward)
+
+
+def test_a_network_sees_soft_tokens_in_fixed_calls(oracle):
+    rows = []
+
+    def reward(x0):
+        rows.append(len(x0))
+        return (x0.double() if x0.ndim == 2 else x0).flatten(1).sum(1)
+
+    reward = fg.rewards.wrap(reward, differentiable=True)
+    result = fg.sample(
+        oracle.process, oracle.denoiser, reward, fg.SMC(), value=fg.PosteriorMean("soft"), particles=100, progress=False,
+        memory=fg.Memory(call_rows=16, merge=False),
+    )  # fmt: skip
+    assert set(rows) == {16}
+    assert result.reward_rows == 100 * (oracle.steps + 1)

@@ -29,7 +29,7 @@ def decoded(states: States) -> Tensor:
     """Return ``[U, L, V]`` of the reward's gradient at the soft clean sample."""
     assert states.output is not None
     opened = _open(states)
-    soft = _soft(states, _one_hot(states), states.output, opened).detach().requires_grad_()
+    soft = soft_estimate(states).detach().requires_grad_()
     gradient = states.gradient(soft, soft)
     return (gradient - (gradient * soft.detach()).sum(-1, keepdim=True)) * opened
 
@@ -69,6 +69,12 @@ def exact(states: States) -> Tensor:
         rewards = torch.maximum(rewards, torch.where(low == torch.inf, 0.0, low))
         delta[u, at] = (rewards - rewards.gather(1, x0[u, at][:, None])).float()
     return delta
+
+
+def soft_estimate(states: States) -> Tensor:
+    """Return ``[U, L, V]`` the expected one-hot of the clean sample: probabilities where open, one-hot where not."""
+    assert states.output is not None
+    return _soft(states, _one_hot(states), states.output, _open(states))
 
 
 def _open(states: States) -> Tensor:
