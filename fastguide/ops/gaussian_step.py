@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _gaussian, _library, _masked, _native
+from fastguide.ops import _arrays, _checks, _gaussian, _library, _masked, _native
 from fastguide.ops._gaussian import Coefficient
 from fastguide.reference import gaussian_step as _reference
 from fastguide.reference.philox import expand_seed
@@ -67,6 +67,8 @@ def gaussian_step(
         IndexError: an ancestor or slot is out of range; nothing is written then.
         TypeError: a dtype is not one of those above.
     """
+    if type(x) is not Tensor and _arrays.is_foreign(x):
+        return _arrays.in_torch(gaussian_step, x, locals())
     branch = _checks.count("branch", branch)
     _checks.step(step)
     _gaussian.check_rows("x", x, None)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _library, _native
+from fastguide.ops import _arrays, _checks, _library, _native
 from fastguide.reference import move as _reference
 
 
@@ -56,6 +56,8 @@ def move(
         ValueError: shapes do not fit, or ``inplace`` or ``out`` is given where it cannot be; nothing is written then.
         TypeError: ancestors are not integers; a tensor of ``out`` has another dtype than its source.
     """
+    if type(ancestors) is not Tensor and _arrays.is_foreign(ancestors):
+        return _arrays.in_torch(move, ancestors, locals())
     single = isinstance(tensors, Tensor)
     sources = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     ancestors = _check(sources, ancestors)

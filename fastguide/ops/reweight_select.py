@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _library, _native
+from fastguide.ops import _arrays, _checks, _library, _native
 from fastguide.ops.evaluate import CompiledValue, Evaluation, launch_evaluation, prepare
 from fastguide.reference import reweight_select as _reference
 from fastguide.reference.philox import expand_seed
@@ -96,6 +96,8 @@ def reweight_select(
         DegenerateWeights: every weight of a group is zero and ``degenerate="raise"``.
         RewardError: a compiled function raised or returned NaN; a state is named by its row.
     """
+    if type(log_weights) is not Tensor and _arrays.is_foreign(log_weights):
+        return _arrays.in_torch(reweight_select, log_weights, locals())
     _checks.float_tensor("log_weights", log_weights)
     shape = log_weights.shape
     if not 1 <= len(shape) <= 2 or 0 in shape:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _library, _native
+from fastguide.ops import _arrays, _checks, _library, _native
 from fastguide.reference import select as _reference
 from fastguide.reference.philox import expand_seed
 
@@ -94,6 +94,8 @@ def select(
         if small is not None:
             return small
     if not isinstance(log_weights, Tensor) or log_weights.dtype not in _checks.FLOATS:
+        if _arrays.is_foreign(log_weights):
+            return _arrays.in_torch(select, log_weights, locals())
         _checks.float_tensor("log_weights", log_weights)
     shape = log_weights.shape
     if not 1 <= len(shape) <= 3 or 0 in shape:

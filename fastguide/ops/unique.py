@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _library, _native
+from fastguide.ops import _arrays, _checks, _library, _native
 from fastguide.reference import unique as _reference
 
 
@@ -43,6 +43,8 @@ def unique(rows: Tensor, *, backend: str | None = None) -> Unique:
     Raises:
         ValueError: ``rows`` is a scalar.
     """
+    if type(rows) is not Tensor and _arrays.is_foreign(rows):
+        return _arrays.in_torch(unique, rows, locals())
     if rows.dim() == 0:
         raise ValueError("rows: expected shape [N, ...], got a scalar")
     launch = _op if torch.compiler.is_compiling() else _launch
