@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastguide import ops
+from fastguide.deferred import deferring
 from fastguide.memory import Memory, fixed_batches
 from fastguide.models.protocol import Prediction, State, cat_states, state_bytes
 from fastguide.states import Scene, States
@@ -91,9 +92,10 @@ class Predictor:
     def distinct(self, children: Tensor, problem: Tensor, step: int, parents: State, rows: Tensor) -> Frontier:
         """Merge equal children ``[R, *shape]``, each continuing row ``rows[r]`` of ``parents``, into a `Frontier`.
 
-        Real-valued states are left as they are: no two of them are equal.
+        Real-valued states are left as they are: no two of them are equal. So are all where the host reads nothing
+        (`fastguide.deferred`): how many are distinct it would have to be told.
         """
-        if not self.memory.merge or children.is_floating_point():
+        if not self.memory.merge or children.is_floating_point() or deferring():
             each = torch.arange(len(children), device=children.device)
             return Frontier(children, each, problem, step, parents, rows)
         key = self.scene.denoiser.key(children, parents, rows)

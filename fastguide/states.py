@@ -94,8 +94,8 @@ class States:
     def soft_rewards(self, x0: Tensor) -> Tensor:
         """Return float64 rewards ``[U]`` of soft clean samples ``[U, L, V]``, in the fixed calls of other networks."""
         found = torch.empty(len(x0), dtype=torch.float64, device=x0.device)
-        for number in torch.unique(self.problem).tolist():
-            problem, members = self.scene.problems[number], (self.problem == number).nonzero()[:, 0]
+        for number, members in enumerate(self.scene.problems.members(self.problem)):
+            problem = self.scene.problems[number]
             free = problem.reward.reward.batch_invariant or self.predictor.memory.ragged
             rows = len(members) if free else self.predictor.call_rows
             for index, real in fixed_batches(len(members), rows, x0.device):
@@ -110,7 +110,8 @@ class States:
 
         ``x0`` is ``[U, *shape]``, of tokens the soft ``[U, L, V]``. All states have to be of one problem.
         """
-        problem = self.scene.problems[int(self.problem[0])]
+        problems = self.scene.problems
+        problem = problems[0 if len(problems) == 1 else int(self.problem[0])]
         problem.reward.computed += len(self.x) if self.real is None else self.real
         with torch.enable_grad():
             total = problem.soft(x0, tokens=not self.x.is_floating_point()).sum()

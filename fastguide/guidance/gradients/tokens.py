@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from fastguide.deferred import deferring
 from fastguide.states import States
 
 _NUMBERS = 2**22
@@ -58,7 +58,11 @@ def exact(states: States) -> Tensor:
     x0, vocab = states.estimate(), states.output.shape[-1]
     delta = torch.zeros(states.output.shape, dtype=torch.float32, device=x0.device)
     token = torch.arange(vocab, device=x0.device)
-    opened = _open(states)[..., 0].nonzero()
+    is_open = _open(states)
+    if deferring():  # the host cannot be told which positions are open: all are tried
+        opened = torch.cartesian_prod(*(torch.arange(n, device=x0.device) for n in x0.shape))
+    else:
+        opened = is_open[..., 0].nonzero()
     for part in torch.split(opened, max(1, _NUMBERS // (vocab * x0.shape[1]))):
         u, at = part.unbind(1)
         changed = x0[u, None].repeat(1, vocab, 1)
@@ -68,7 +72,7 @@ def exact(states: States) -> Tensor:
         low = torch.where(rewards == -torch.inf, torch.inf, rewards).amin(1, keepdim=True)
         rewards = torch.maximum(rewards, torch.where(low == torch.inf, 0.0, low))
         delta[u, at] = (rewards - rewards.gather(1, x0[u, at][:, None])).float()
-    return delta
+    return delta * is_open
 
 
 def soft_estimate(states: States) -> Tensor:
@@ -88,7 +92,9 @@ def _one_hot(states: States) -> Tensor:
     """Return float32 ``[U, L, V + 1]``, the mask last."""
     assert states.output is not None
     vocab = states.output.shape[-1]
-    return F.one_hot(states.x.clamp(0, vocab), vocab + 1).float()
+    # By comparison: torch's one_hot reads how large the largest token is.
+    tokens = torch.arange(vocab + 1, device=states.x.device)
+    return (states.x.clamp(0, vocab)[..., None] == tokens).float()
 
 
 def _soft(states: States, x: Tensor, output: Tensor, opened: Tensor) -> Tensor:
