@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -75,6 +75,31 @@ class States:
         """Return the clean sample ``[U, *shape]`` that the denoiser predicts."""
         assert self.output is not None
         return self.scene.bound.estimate(self.x, self.output, step=self.step, group=self.group)
+
+    def opened(self) -> Tensor:
+        """Return bool ``[U, L, 1]``, the positions of masked states that are still to be revealed."""
+        bound: Any = self.scene.bound
+        opened: Tensor = bound.opened(self.x, group=self.group)
+        return opened[..., None]
+
+    def one_hot(self) -> Tensor:
+        """Return float32 ``[U, L, V + 1]`` of tokens, the mask last."""
+        assert self.output is not None
+        vocab = self.output.shape[-1]
+        # By comparison: torch's one_hot reads how large the largest token is.
+        tokens = torch.arange(vocab + 1, device=self.x.device)
+        return (self.x.clamp(0, vocab)[..., None] == tokens).float()
+
+    def estimate_soft(self, x: Tensor | None = None, output: Tensor | None = None) -> Tensor:
+        """Return the expected one-hot ``[U, L, V]`` of the clean sample: probabilities where open, one-hot where not.
+
+        ``x`` ``[U, L, V + 1]`` and ``output`` stand for the one-hot and the denoiser's output, where these carry gradients.
+        """
+        x = self.one_hot() if x is None else x
+        output = self.output if output is None else output
+        bound: Any = self.scene.bound
+        log_p = bound.log_probs(self.x, output, group=self.group)
+        return torch.where(self.opened(), log_p.exp(), x[..., :-1])
 
     def draw_clean(self, seeds: Tensor, draws: int) -> Tensor:
         """Return ``[U, draws, *shape]`` clean samples drawn from the prediction, keyed by seeds ``[U]``."""
