@@ -18,7 +18,6 @@ Sources: Cotter, Roberts, Stuart and White, 1202.0709; Del Moral, Doucet and Jas
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,8 @@ import torch
 from torch import Tensor
 
 from fastguide import ops
-from fastguide.guidance.protocol import Driver, Guidance, Proposal, State, guidance_at, is_number, proposal_of
+from fastguide.guidance.protocol import Driver, Guidance, State, guidance_at, is_number
+from fastguide.guidance.wrapped import Wrapped
 from fastguide.ops._checks import count
 from fastguide.processes.gaussian import GaussianProcess
 from fastguide.reference.log import log
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PCN:
+class PCN(Wrapped):
     """Move the first states of a `GaussianProcess`, then guide.
 
     ``result.provenance["pcn_acceptance"]`` is the share of moves that were taken; 0.2 to 0.5 serves best.
@@ -67,49 +67,9 @@ class PCN:
         if not (is_number(self.scale) and 0.0 < self.scale <= 1.0):
             raise ValueError(f"scale: expected a number in (0, 1], got {self.scale!r}")
 
-    @property
-    def alpha(self) -> float:
-        """Of the guidance."""
-        return self.guidance.alpha
-
-    @property
-    def branch(self) -> int:
-        """Of the guidance."""
-        return self.guidance.branch
-
-    @property
-    def consistent(self) -> bool:
-        """As the guidance is."""
-        return self.guidance.consistent
-
-    @property
-    def estimates_normalizer(self) -> bool:
-        """As the guidance does."""
-        return self.guidance.estimates_normalizer
-
-    @property
-    def value_steps(self) -> Collection[int] | None:
-        """Of the guidance; the values of the moves are read in any case."""
-        return self.guidance.value_steps
-
-    @property
-    def proposal(self) -> Proposal | None:
-        """Of the guidance."""
-        return proposal_of(self.guidance)
-
     def at(self, step: int) -> Guidance:
         """Return the guidance that takes step ``step``."""
         return guidance_at(self.guidance, step)
-
-    def begin(self, values: Tensor) -> State:
-        """Start as the guidance does."""
-        return self.guidance.begin(values)
-
-    def step(
-        self, state: State, values: Tensor, *, seeds: Tensor, log_ratio: Tensor | None = None, final: bool = False
-    ) -> tuple[State, Tensor]:
-        """Take a step of the guidance."""
-        return self.guidance.step(state, values, seeds=seeds, log_ratio=log_ratio, final=final)
 
     def drive(self, run: Run) -> Result:
         """Move the first states, and run the guidance from them."""
