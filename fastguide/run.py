@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ from fastguide.steering import Steering
 from fastguide.timer import Timer
 from fastguide.trace import Trace, TraceStep
 from fastguide.values.protocol import Value, mend_broken
+
+if TYPE_CHECKING:
+    from fastguide.guidance.gradients.proposal import GradientProposal
 
 
 class Run:
@@ -235,13 +238,13 @@ class Run:
         n, problems = self.steering.particles, self.scene.problems
         return cat_states([self.scene.denoiser.init(n, problems[p].condition) for p in problems.of_group])
 
-    def first_values(self, x: Tensor) -> Tensor:
-        """Return ``[G, N]`` values of states ``[G·N, *shape]`` at t = 1, whether the guidance reads them or not."""
+    def first_values(self, x: Tensor, drift: GradientProposal | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return ``[G, N]`` values of states ``[G·N, *shape]`` at t = 1, read or not, and a drift's gradient of them."""
         everyone = torch.arange(len(x), device=self.device)
         frontier = self.predictor.distinct(x, self.problem, 0, self.initial_state(), everyone)
         values = self._values(frontier, self.value, None, Timer())
         assert values is not None
-        return values
+        return values, None if drift is None else drift.gradient_of(self.predictor.states(frontier))
 
     @property
     def _last_rows(self) -> int:

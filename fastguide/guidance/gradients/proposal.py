@@ -72,6 +72,10 @@ class GradientProposal:
             return self._of_means(states, scale)
         return self._of_tokens(states, scale)
 
+    def gradient_of(self, states: States) -> Tensor:
+        """Return float32 ``[U, *shape]``, ∇v of real states."""
+        return self._estimate(states, self._estimator(_OF_REAL, "through"), states.x.shape)
+
     def _of_tokens(self, states: States, scale: float) -> Tensor:
         output = states.output
         assert output is not None
@@ -95,8 +99,7 @@ class GradientProposal:
             )
         if noise[states.step] == 0.0:
             return torch.zeros_like(states.x)
-        gradient = self._estimate(states, self._estimator(_OF_REAL, "through"), states.x.shape)
-        guided: Tensor = bound.guide(gradient, states.step, self.alpha)
+        guided: Tensor = bound.guide(self.gradient_of(states), states.step, self.alpha)
         return guided.mul_(scale)
 
     def _estimator(self, known: dict[str, Estimator], default: str) -> Estimator:
