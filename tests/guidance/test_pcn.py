@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fastguide as fg
-from fastguide.guidance import pcn
+from fastguide.guidance import crank_nicolson, pcn
 from tests.oracle.gaussian import Mixture, moments, reward
 
 # Little noise at the start, so that the first state decides much.
@@ -100,7 +100,7 @@ def test_the_ratio_of_drifting_proposals_is_that_of_their_densities(scale):
 
     there = log_normal(x, 0.0, spread) + log_move(x, y, at_x)
     back = log_normal(y, 0.0, spread) + log_move(y, x, at_y)
-    torch.testing.assert_close(pcn._log_ratio(x, y, at_x, at_y, left, spread), back - there)
+    torch.testing.assert_close(crank_nicolson.log_ratio(x, y, at_x, at_y, left, spread), back - there)
 
 
 @pytest.mark.parametrize("langevin", [False, True])
