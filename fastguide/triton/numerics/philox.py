@@ -49,6 +49,7 @@ def counter_word(step, stream: tl.constexpr):
 @triton.jit
 def number(x):
     """Return ``x``, or what it points to, as int64."""
+    x = tl.to_tensor(x)
     if x.dtype.is_ptr():
         return tl.load(x).to(tl.int64)
     else:
