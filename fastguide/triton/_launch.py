@@ -36,6 +36,8 @@ def interpreted() -> bool:
 def new_status(device: torch.device) -> Tensor:
     """Return an int64 status: word ``c`` holds the first index at which code ``c`` arose, or `NEVER`.
 
+    Word 0 holds the first trouble of operations that rank theirs (`fastguide.triton._status`).
+
     Kernels lower a word by ``atomic_min``, so the index does not depend on the order of programs.
     """
     return torch.full((CODES,), NEVER, dtype=torch.int64, device=device)
@@ -44,6 +46,8 @@ def new_status(device: torch.device) -> Tensor:
 def read_status(status: Tensor) -> tuple[int, int]:
     """Read a status from the device: the gravest code and its index, as the compiled kernels return them."""
     words = status.tolist()
+    if words[0] != NEVER:
+        return words[0] & 7, (words[0] & 2**61 - 1) >> 3
     for code in (INVALID_VALUE, OUT_OF_RANGE, DEGENERATE):
         if words[code] != NEVER:
             return code, words[code]
