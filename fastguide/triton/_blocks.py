@@ -74,6 +74,11 @@ class Workspace(NamedTuple):
     records: Tensor
     ends: Tensor
 
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """What `weigh_block` writes, in its order."""
+        return self[:6]
+
 
 def workspace(rows: int, m: int, device: torch.device) -> Workspace:
     """Return the memory that the kernels of this file need."""
@@ -380,13 +385,27 @@ def fold_rows(x: Tensor, k: int, needed: int, log_mean: Tensor, ess: Tensor, sta
     rows, m = x.shape
     blocks = cdiv(m, BLOCK.value)
     work = workspace(rows, m, x.device)
-    parts = work.exponents, work.sums, work.squares, work.tops, work.firsts, work.alive
-    weigh[(rows * blocks,)](x, *parts, status, m, blocks, TILE=tile_of(m), num_warps=8, **EXACT)
-    fold_blocks[(rows,)](
-        *parts, work.bases, work.shifts, work.records, log_mean, ess, log_mean, status, m, k, blocks, needed, 0.0,
-        ADAPTIVE=False, **EXACT,
-    )  # fmt: skip
+    weigh[(rows * blocks,)](x, *work.parts, status, m, blocks, TILE=tile_of(m), num_warps=8, **EXACT)
+    launch_fold(k, needed, log_mean, ess, status, work)
     return work
+
+
+def launch_fold(
+    k: int,
+    needed: int,
+    log_mean: Tensor,
+    ess: Tensor,
+    status: Tensor,
+    work: Workspace,
+    resampled: Tensor | None = None,
+    threshold: float = 0.0,
+) -> None:
+    """Bring the blocks of each row to one scale; with ``resampled``, decide which rows are drawn from."""
+    rows, m = work.ends.shape
+    fold_blocks[(rows,)](
+        *work.parts, work.bases, work.shifts, work.records, log_mean, ess, resampled, status, m, k,
+        work.sums.shape[1], needed, threshold, ADAPTIVE=resampled is not None, **EXACT,
+    )  # fmt: skip
 
 
 def tile_of(m: int) -> int:

@@ -27,8 +27,8 @@ def rows_of(width: int, rows: int) -> int:
 
 
 def warps_of(width: int) -> int:
-    """Return the warps of a program on rows of ``width`` items: at most 16 items a thread."""
-    return 4 if width <= _TILE else 8
+    """Return the warps of a program on rows of ``width`` items: 8 items a thread, as registers allow without spills."""
+    return max(4, width // 256)
 
 
 @triton.jit
