@@ -1,0 +1,59 @@
+"""What kernels over particles share: the state, group and number of a particle, and how large tiles and grids are."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import triton
+import triton.language as tl
+
+from fastguide.triton import _launch
+from fastguide.triton.numerics.philox import expand_seed
+
+_TILE = 1024
+_INTERPRETED_TILE = 16 * _TILE
+_PROGRAMS_A_PROCESSOR = 8
+
+
+@triton.jit
+def state_of(ancestors, p, present):
+    """Return the int64 row of tokens that particles continue."""
+    if ancestors is None:
+        return p
+    else:
+        return tl.load(ancestors + p, mask=present, other=0).to(tl.int64)
+
+
+@triton.jit
+def number_of(slots, p, per_group, present):
+    """Return the int64 number of particles within their groups."""
+    if slots is None:
+        return p % per_group
+    else:
+        return tl.load(slots + p, mask=present, other=0).to(tl.int64)
+
+
+@triton.jit
+def seed_of(seeds, seed, group, present):
+    """Return the int64 seed of groups, from a tensor or from one integer."""
+    if seeds is None:
+        return expand_seed(seed, group)
+    else:
+        return tl.load(seeds + group, mask=present, other=0)
+
+
+def tile_size() -> int:
+    """Return how many numbers a program works on at a time; interpreted, a program costs the same at any number."""
+    return _INTERPRETED_TILE if _launch.interpreted() else _TILE
+
+
+def programs(most: int, device: torch.device) -> int:
+    """Return how many programs share work whose amount only the device knows, and that ``most`` could have a part of."""
+    processors = 1 if device.type == "cpu" else _processors(device)
+    return max(1, min(most, _PROGRAMS_A_PROCESSOR * processors))
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
