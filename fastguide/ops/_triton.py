@@ -81,6 +81,11 @@ def deferred(into: Deferred | None = None) -> Iterator[Deferred]:
         _deferred.reset(token)
 
 
+def is_deferring() -> bool:
+    """Say whether errors are read later, so that nothing may be read from the device now."""
+    return _deferred.get() is not None
+
+
 def run(name: str, x: Tensor, *arguments: Any, keep: bool = False) -> tuple[int, int]:
     """Launch the kernels of operation ``name``, and return a status code and index as the compiled kernels do.
 
