@@ -86,15 +86,16 @@ def is_deferring() -> bool:
     return _deferred.get() is not None
 
 
-def run(name: str, x: Tensor, *arguments: Any, keep: bool = False) -> tuple[int, int]:
+def run(name: str, x: Tensor, *arguments: Any, keep: bool = False, module: str | None = None) -> tuple[int, int]:
     """Launch the kernels of operation ``name``, and return a status code and index as the compiled kernels do.
 
     Args:
         x: the tensor that decides where to run; the first argument of the error if nothing can run there.
         arguments: of ``fastguide.triton.<name>.<name>``, less the status, which comes last.
         keep: whether degenerate rows are no error.
+        module: the module that holds the launcher, where it is not named as the operation.
     """
-    launch: Callable[..., None] = getattr(_load(name), name)
+    launch: Callable[..., None] = getattr(_load(module or name), name)
     launching = _load("_launch")
     launching.require(name, x)
     later = _deferred.get()
