@@ -16,8 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 from fastguide.reference import select as _reference
-from fastguide.triton._launch import DEGENERATE, EXACT, INVALID_VALUE, NEVER, cdiv, power_of_two
-from fastguide.triton._rows import ARGMAX, MULTINOMIAL, RESIDUAL, SYSTEMATIC
+from fastguide.triton._launch import DEGENERATE, EXACT, INVALID_VALUE, NEVER, Variant, cdiv, power_of_two
+from fastguide.triton._rows import ARGMAX, MULTINOMIAL, RESIDUAL, SYSTEMATIC, find_above
 from fastguide.triton.numerics.blocks import first_scale, rough, shift
 from fastguide.triton.numerics.exp import block_exponent, scaled_weight
 from fastguide.triton.numerics.philox import mulhi64
@@ -73,6 +73,11 @@ class Workspace(NamedTuple):
     vacant: Tensor
     records: Tensor
     ends: Tensor
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """What `weigh_block` writes, in its order."""
+        return self[:6]
 
 
 def workspace(rows: int, m: int, device: torch.device) -> Workspace:
@@ -328,18 +333,6 @@ def count_surplus(ends, records, vacant, surplus, m, blocks, TILE: tl.constexpr)
 
 
 @triton.jit
-def find_above(points, row, m, targets, bits):
-    """Return for each target the first item of the row with ``target < points[item]``, int64; below ``2^bits``."""
-    found = targets.to(tl.int64) * 0
-    for i in range(bits):
-        probe = found + (tl.full((), 1, tl.int64) << (bits - 1 - i))
-        inside = probe <= m
-        point = tl.load(points + row * m + tl.where(inside, probe, 1) - 1)
-        found = tl.where(inside & (point <= targets), probe, found)
-    return found
-
-
-@triton.jit
 def slot_ancestors(ends, surplus, row, slot, inside, m, bits, SLOTS: tl.constexpr):
     """Return the ancestors of a block of slots of an active row, int64."""
     if SLOTS:
@@ -349,9 +342,9 @@ def slot_ancestors(ends, surplus, row, slot, inside, m, bits, SLOTS: tl.constexp
         beyond = tl.load(surplus + at, mask=inside, other=0)
         vacant = inside & (end == before)
         rank = beyond - end + (slot + 1).to(tl.int32)
-        return tl.where(vacant, find_above(surplus, row, m, tl.where(vacant, rank - 1, 0), bits), slot)
+        return tl.where(vacant, find_above(surplus, row * m, m, tl.where(vacant, rank - 1, 0), bits), slot)
     else:
-        return find_above(ends, row, m, tl.where(inside, slot, 0), bits)
+        return find_above(ends, row * m, m, tl.where(inside, slot, 0), bits)
 
 
 @triton.jit
@@ -392,13 +385,27 @@ def fold_rows(x: Tensor, k: int, needed: int, log_mean: Tensor, ess: Tensor, sta
     rows, m = x.shape
     blocks = cdiv(m, BLOCK.value)
     work = workspace(rows, m, x.device)
-    parts = work.exponents, work.sums, work.squares, work.tops, work.firsts, work.alive
-    weigh[(rows * blocks,)](x, *parts, status, m, blocks, TILE=tile_of(m), num_warps=8, **EXACT)
-    fold_blocks[(rows,)](
-        *parts, work.bases, work.shifts, work.records, log_mean, ess, log_mean, status, m, k, blocks, needed, 0.0,
-        ADAPTIVE=False, **EXACT,
-    )  # fmt: skip
+    weigh[(rows * blocks,)](x, *work.parts, status, m, blocks, TILE=tile_of(m), num_warps=8, **EXACT)
+    launch_fold(k, needed, log_mean, ess, status, work)
     return work
+
+
+def launch_fold(
+    k: int,
+    needed: int,
+    log_mean: Tensor,
+    ess: Tensor,
+    status: Tensor,
+    work: Workspace,
+    resampled: Tensor | None = None,
+    threshold: float = 0.0,
+) -> None:
+    """Bring the blocks of each row to one scale; with ``resampled``, decide which rows are drawn from."""
+    rows, m = work.ends.shape
+    fold_blocks[(rows,)](
+        *work.parts, work.bases, work.shifts, work.records, log_mean, ess, resampled, status, m, k,
+        work.sums.shape[1], needed, threshold, ADAPTIVE=resampled is not None, **EXACT,
+    )  # fmt: skip
 
 
 def tile_of(m: int) -> int:
@@ -464,3 +471,37 @@ def launch_counts(ancestors: Tensor, counts: Tensor) -> None:
     (rows, k), m = ancestors.shape, counts.shape[1]
     tiles = cdiv(k, DRAWS)
     count_ancestors[(rows * tiles,)](ancestors, counts, m, k, tiles, TILE=DRAWS, **EXACT)
+
+
+_PARTS = "*i64 *i64 *i64 *fp64 *i64 *i32"
+VARIANTS = [
+    Variant(weigh, f"*fp32 {_PARTS} *i64 i32 i32", {"TILE": 4096}, 8, "float32"),
+    Variant(weigh, f"*fp64 {_PARTS} *i64 i32 i32", {"TILE": 4096}, 8, "float64"),
+    Variant(
+        fold_blocks,
+        f"{_PARTS} *i64 *i64 *i64 *fp64 *fp64 *i1 *i64 i32 i32 i32 i32 fp64",
+        {"ADAPTIVE": True},
+    ),
+    *(
+        Variant(
+            end_slots,
+            "*fp32 *i64 *i64 *i64 *i64 *i64 i32 i32 *i64 *i32 i32 i32 i32",
+            {"RULE": rule, "TILE": 4096},
+            8,
+            label,
+        )
+        for rule, label in enumerate(("systematic", "stratified", "multinomial", "residual"))
+    ),
+    Variant(
+        draw_points,
+        "*i64 *i32 *i64 *i64 i32 i32 *i32 i32 i32 i32 i32",
+        {"RULE": RESIDUAL.value, "TILE": DRAWS},
+        label="residual",
+    ),
+    Variant(count_ancestors, "*i32 *i32 i32 i32 i32", {"TILE": DRAWS}),
+    Variant(count_vacant, "*i32 *i64 *i32 i32 i32", {"TILE": 4096}, 8),
+    Variant(count_surplus, "*i32 *i64 *i32 *i32 i32 i32", {"TILE": 4096}, 8),
+    Variant(fill, "*i32 *i32 *i64 *i32 i32 i32 i32 i32", {"SLOTS": False, "TILE": DRAWS}, label="sorted"),
+    Variant(fill, "*i32 *i32 *i64 *i32 i32 i32 i32 i32", {"SLOTS": True, "TILE": DRAWS}, label="slots"),
+    Variant(take, "*i64 *i64 *i32 i32 i32 i32", {"TILE": DRAWS}),
+]

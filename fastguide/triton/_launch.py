@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -62,3 +62,21 @@ def power_of_two(n: int) -> int:
 def cdiv(a: int, b: int) -> int:
     """Return ``ceil(a / b)``."""
     return -(-a // b)
+
+
+class Variant(NamedTuple):
+    """A kernel as launchers usually launch it, for compilation without a GPU.
+
+    Attributes:
+        kernel: the jitted function.
+        types: of its arguments that are not constants, in order: ``"*fp32 *i64 i32"``.
+        constants: the others.
+        warps: of a program.
+        label: tells apart the variants of one kernel.
+    """
+
+    kernel: Any
+    types: str
+    constants: dict[str, Any]
+    warps: int = 4
+    label: str = ""

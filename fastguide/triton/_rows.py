@@ -29,17 +29,17 @@ SYSTEMATIC, STRATIFIED, MULTINOMIAL, RESIDUAL, ARGMAX = (tl.constexpr(code) for 
 
 
 @triton.jit
-def first_above(points, targets, BITS: tl.constexpr):
-    """Return for each target ``[R, S]`` how many of its row's ``points`` ``[R, W]``, increasing, do not exceed it.
+def find_above(points, start, m, targets, bits):
+    """Return for each target the first of ``m`` items with ``target < points[start + item]``, int64 and below ``2^bits``.
 
-    That is the first item with ``target < point``. The answer is below ``2^BITS``, and at most W.
+    ``start`` is broadcast against the targets; points increase. Where no item is above, ``m`` or ``2^bits - 1``.
     """
-    width: tl.constexpr = points.shape[1]
-    found = (targets * 0).to(tl.int32)
-    for i in tl.static_range(BITS):
-        probe = found + (1 << (BITS - 1 - i))
-        point = tl.gather(points, tl.minimum(probe, width) - 1, 1)
-        found = tl.where((probe <= width) & (point <= targets), probe, found)
+    found = (targets + start).to(tl.int64) * 0
+    for i in range(bits):
+        probe = found + (tl.full((), 1, tl.int64) << (bits - 1 - i))
+        inside = probe <= m
+        point = tl.load(points + start + tl.where(inside, probe, 1) - 1)
+        found = tl.where(inside & (point <= targets), probe, found)
     return found
 
 
@@ -70,22 +70,29 @@ def fold_rows(x, m):
 
 @triton.jit
 def draw_rows(
-    points, total, largest, m, k, seed, parent, step, RULE: tl.constexpr, SLOTS: tl.constexpr, WIDTH: tl.constexpr,
-    BITS: tl.constexpr, DRAW_WIDTH: tl.constexpr, DRAW_BITS: tl.constexpr,
+    points, total, largest, row, rows, m, k, bits, seed, parent, step, running, ends,
+    RULE: tl.constexpr, SLOTS: tl.constexpr, DRAW_WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Return ancestors ``[R, S]`` int32; see `fastguide.reference.select.draw` and ``keep_slots``.
+    """Return ancestors ``[R, S]`` int64; see `fastguide.reference.select.draw` and ``keep_slots``.
+
+    What is searched goes through memory, ``running`` and ``ends``: a bisection in registers would be a shuffle of all of
+    them at every step.
 
     Args:
         points, total, largest: from `fold_rows`.
-        m, k: items and draws; S is ``DRAW_WIDTH``.
+        row: ``[R, 1]``; those from ``rows`` on are none.
+        m, k, bits: items, draws and the bits of ``m``; S is ``DRAW_WIDTH``, a power of two not below ``k``.
         seed, parent: ``[R, 1]``.
-        WIDTH, DRAW_WIDTH: powers of two, of ``BITS`` and ``DRAW_BITS`` bits, not below ``m`` and ``k``.
+        running: ``[rows, m]`` int64, written for multinomial and residual only.
+        ends: ``[rows, m]`` int32, written.
 
     A row of total 0 gets ``i mod m`` in slot ``i``.
     """
-    item = tl.broadcast_to(tl.arange(0, WIDTH)[None, :], points.shape)
-    slot = tl.broadcast_to(tl.arange(0, DRAW_WIDTH)[None, :], [points.shape[0], DRAW_WIDTH])
-    before = tl.maximum(item, 1) - 1
+    item = tl.arange(0, points.shape[1])[None, :]
+    slot = tl.arange(0, DRAW_WIDTH)[None, :].to(tl.int64)
+    there = row < rows
+    start = tl.minimum(row, rows - 1) * m
+    inside = there & (item < m)
     dead = total == 0
     # A row without weight has nothing to divide: any total keeps the arithmetic within its bounds.
     total = tl.where(dead, 1, total)
@@ -93,40 +100,46 @@ def draw_rows(
     inverse = reciprocal(q)
     even = points + tl.where(item >= largest, k * q - total, 0)
     if RULE == ARGMAX:
-        ends = tl.where(item >= largest, k, 0).to(tl.int32)
+        end = tl.where(item >= largest, k, 0).to(tl.int32)
     elif RULE == SYSTEMATIC:
         offset = mulhi64(select_word(seed, parent * 0, parent, step), q)
-        ends = divide(even + (q - 1 - offset), q, inverse).to(tl.int32)
+        end = divide(even + (q - 1 - offset), q, inverse).to(tl.int32)
     elif RULE == STRATIFIED:
         whole = divide(even, q, inverse)
         offset = mulhi64(select_word(seed, whole, parent, step), q)
-        ends = (whole + (offset < even - whole * q).to(tl.int64)).to(tl.int32)
+        end = (whole + (offset < even - whole * q).to(tl.int64)).to(tl.int32)
     else:
-        word = select_word(seed, slot, parent, step)
-        if RULE == MULTINOMIAL:
-            drawn = first_above(points, mulhi64(word, total), BITS)
-            drawn = tl.where(slot < k, drawn, WIDTH)
-            copies = item
-        else:
-            share = even - tl.where(item > 0, tl.gather(even, before, 1), 0)
-            own = divide(share, q, inverse)
-            copies = tl.cumsum(own.to(tl.int32), 1)
-            left = k - tl.sum(own, 1, keep_dims=True)
-            drawn = first_above(even - copies.to(tl.int64) * q, mulhi64(word, left * q), BITS)
-            drawn = tl.where(slot < left, tl.minimum(drawn, m - 1), WIDTH)
-        if DRAW_WIDTH > 1:
-            drawn = tl.sort(drawn, 1)
-        ends = first_above(drawn, item, DRAW_BITS + 1)
+        draws = total * 0 + k
+        copies = tl.zeros_like(points).to(tl.int32)
         if RULE == RESIDUAL:
-            ends += copies
+            tl.store(running + start + item, even, mask=inside)
+            tl.debug_barrier()
+            before = tl.load(running + start + item - 1, mask=inside & (item > 0), other=0)
+            tl.debug_barrier()
+            own = divide(tl.where(inside, even - before, 0), q, inverse)
+            draws -= tl.sum(own, 1, keep_dims=True)
+            total = draws * q
+            points = even - tl.cumsum(own, 1) * q
+            copies = own.to(tl.int32)
+        tl.store(running + start + item, points, mask=inside)
+        tl.store(ends + start + item, copies, mask=inside)
+        tl.debug_barrier()
+        target = mulhi64(select_word(seed, slot, parent, step), total)
+        drawn = tl.minimum(find_above(running, start, m, target, bits), m - 1)
+        tl.atomic_add(ends + start + drawn, 1, mask=there & (slot < draws), sem="relaxed")
+        tl.debug_barrier()
+        end = tl.cumsum(tl.load(ends + start + item, mask=inside, other=0), 1)
+        tl.debug_barrier()
+    tl.store(ends + start + item, end, mask=inside)
+    tl.debug_barrier()
     if SLOTS:
-        vacant = ((ends == tl.where(item > 0, tl.gather(ends, before, 1), 0)) & (item < m)).to(tl.int32)
-        rank = tl.cumsum(vacant, 1)
-        surplus = tl.where(item < m, ends - (item + 1) + rank, k)
-        ancestors = tl.where(vacant == 1, first_above(surplus, rank - 1, BITS), item)
-    elif RULE == MULTINOMIAL:
-        ancestors = drawn
+        before = tl.load(ends + start + item - 1, mask=inside & (item > 0), other=0)
+        vacant = inside & (end == before)
+        rank = tl.cumsum(vacant.to(tl.int32), 1)
+        tl.debug_barrier()
+        tl.store(ends + start + item, end - (item + 1) + rank, mask=inside)
+        tl.debug_barrier()
+        ancestors = tl.where(vacant, find_above(ends, start, m, tl.where(vacant, rank - 1, 0), bits), item)
     else:
-        ends = tl.where(item < m, ends, k)
-        ancestors = first_above(ends, slot, BITS)
-    return tl.where(dead, slot % m, ancestors).to(tl.int32)
+        ancestors = find_above(ends, start, m, tl.where(slot < k, slot, 0), bits)
+    return tl.where(dead, slot % m, ancestors)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastguide.triton import _blocks
 from fastguide.triton._blocks import Workspace, refuse
-from fastguide.triton._launch import DEGENERATE, EXACT, NEVER, cdiv, power_of_two
+from fastguide.triton._launch import DEGENERATE, EXACT, NEVER, Variant, cdiv, power_of_two
 from fastguide.triton._rows import ARGMAX, MULTINOMIAL, RESIDUAL, draw_rows, fold_rows
 from fastguide.triton.numerics.selection import BLOCK, gumbel, select_word, usable
 from fastguide.triton.seeds import group_seeds
@@ -17,8 +17,6 @@ from fastguide.triton.seeds import group_seeds
 _DEGENERATE = tl.constexpr(DEGENERATE)
 _NEVER = tl.constexpr(NEVER)
 _GUMBEL_TOPK = 6
-_SORTED = 256
-"""Items or draws up to which the draws of a row are sorted in registers; beyond, they are counted in memory."""
 _TILE = 1024
 """Items of one program, unless a row alone has more."""
 
@@ -29,15 +27,14 @@ def rows_of(width: int, rows: int) -> int:
 
 
 def warps_of(width: int) -> int:
-    """Return the warps of a program on rows of ``width`` items: at most 16 items a thread."""
-    return 4 if width <= _TILE else 8
+    """Return the warps of a program on rows of ``width`` items: 8 items a thread, as registers allow without spills."""
+    return max(4, width // 256)
 
 
 @triton.jit
 def select_rows(
-    log_weights, seeds, step, ancestors, log_mean, ess, status, rows, parents, m, k,
-    RULE: tl.constexpr, SLOTS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, BITS: tl.constexpr,
-    DRAW_WIDTH: tl.constexpr, DRAW_BITS: tl.constexpr,
+    log_weights, seeds, step, ancestors, log_mean, ess, running, ends, status, rows, parents, m, k, bits,
+    RULE: tl.constexpr, SLOTS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, DRAW_WIDTH: tl.constexpr,
 ):  # fmt: skip
     """One program ``ROWS`` rows of at most one block."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
@@ -49,10 +46,10 @@ def select_rows(
     points, total, largest, mean, size = fold_rows(usable(x), m)
     seed = tl.load(seeds + row // parents, mask=row < rows, other=0)
     ancestor = draw_rows(
-        points, total, largest, m, k, seed, row % parents, step, RULE, SLOTS, WIDTH, BITS, DRAW_WIDTH, DRAW_BITS
+        points, total, largest, row, rows, m, k, bits, seed, row % parents, step, running, ends, RULE, SLOTS, DRAW_WIDTH
     )
     slot = tl.arange(0, DRAW_WIDTH)[None, :]
-    tl.store(ancestors + row * k + slot, ancestor, mask=(row < rows) & (slot < k))
+    tl.store(ancestors + row * k + slot, ancestor.to(tl.int32), mask=(row < rows) & (slot < k))
     tl.store(log_mean + row, mean, mask=row < rows)
     tl.store(ess + row, size, mask=row < rows)
     first = tl.min(tl.where((total == 0) & (row < rows), row, _NEVER))
@@ -100,8 +97,7 @@ def select(
     log_mean, size = log_mean_weight.reshape(-1), ess.reshape(-1)
     seeds = group_seeds(seeds, seed, groups, x.device)
     m = x.shape[1]
-    most = _SORTED if rule in (MULTINOMIAL.value, RESIDUAL.value) else BLOCK.value
-    if max(m, k) <= most and rule <= ARGMAX.value:
+    if max(m, k) <= BLOCK.value and rule <= ARGMAX.value:
         _select_rows(x, k, rule, slots, seeds, parents, step, out, log_mean, size, status)
     else:
         ranked = rule > ARGMAX.value
@@ -119,10 +115,13 @@ def _select_rows(
     rows, m = x.shape
     width, draw_width = power_of_two(m), power_of_two(k)
     tile_rows = rows_of(max(width, draw_width), rows)
+    counted = rule in (MULTINOMIAL.value, RESIDUAL.value)
+    running = torch.empty((rows, m) if counted else 0, dtype=torch.int64, device=x.device)
+    ends = torch.empty(rows, m, dtype=torch.int32, device=x.device)
     select_rows[(cdiv(rows, tile_rows),)](
-        x, seeds, step, ancestors, log_mean, ess, status, rows, parents, m, k,
-        RULE=rule, SLOTS=slots, ROWS=tile_rows, WIDTH=width, BITS=width.bit_length() - 1,
-        DRAW_WIDTH=draw_width, DRAW_BITS=draw_width.bit_length() - 1, num_warps=warps_of(max(width, draw_width)), **EXACT,
+        x, seeds, step, ancestors, log_mean, ess, running, ends, status, rows, parents, m, k, m.bit_length(),
+        RULE=rule, SLOTS=slots, ROWS=tile_rows, WIDTH=width, DRAW_WIDTH=draw_width,
+        num_warps=warps_of(max(width, draw_width)), **EXACT,
     )  # fmt: skip
 
 
@@ -142,3 +141,25 @@ def _rank(
         counts = torch.zeros_like(work.ends)
         _blocks.launch_counts(ancestors, counts)
         _blocks.launch_fill(counts.cumsum(1, dtype=torch.int32), ancestors, True, work)
+
+
+_ROWS = "*fp32 *i64 i32 *i32 *fp64 *fp64 *i64 *i32 *i64 i32 i32 i32 i32 i32"
+
+
+def _rows_variant(rule: int, slots: bool, width: int, draws: int, label: str) -> Variant:
+    widest = max(width, draws)
+    constants = {"RULE": rule, "SLOTS": slots, "ROWS": rows_of(widest, 1 << 20), "WIDTH": width, "DRAW_WIDTH": draws}
+    return Variant(select_rows, _ROWS, constants, warps_of(widest), label)
+
+
+VARIANTS = [
+    _rows_variant(0, False, 8, 1, "systematic, 8 children"),
+    _rows_variant(0, True, 1024, 1024, "systematic, slots, 1,024"),
+    _rows_variant(0, True, 4096, 4096, "systematic, slots, 4,096"),
+    _rows_variant(1, True, 4096, 4096, "stratified, slots, 4,096"),
+    _rows_variant(2, False, 8, 1, "multinomial, 8 children"),
+    _rows_variant(2, True, 4096, 4096, "multinomial, slots, 4,096"),
+    _rows_variant(3, True, 4096, 4096, "residual, slots, 4,096"),
+    _rows_variant(4, False, 4096, 1, "argmax, 4,096"),
+    Variant(score, "*fp32 *i64 i32 *fp64 i64 i32 i32", {"RANDOM": True, "TILE": _TILE}),
+]
