@@ -81,15 +81,21 @@ def deferred(into: Deferred | None = None) -> Iterator[Deferred]:
         _deferred.reset(token)
 
 
-def run(name: str, x: Tensor, *arguments: Any, keep: bool = False) -> tuple[int, int]:
+def is_deferring() -> bool:
+    """Say whether errors are read later, so that nothing may be read from the device now."""
+    return _deferred.get() is not None
+
+
+def run(name: str, x: Tensor, *arguments: Any, keep: bool = False, module: str | None = None) -> tuple[int, int]:
     """Launch the kernels of operation ``name``, and return a status code and index as the compiled kernels do.
 
     Args:
         x: the tensor that decides where to run; the first argument of the error if nothing can run there.
         arguments: of ``fastguide.triton.<name>.<name>``, less the status, which comes last.
         keep: whether degenerate rows are no error.
+        module: the module that holds the launcher, where it is not named as the operation.
     """
-    launch: Callable[..., None] = getattr(_load(name), name)
+    launch: Callable[..., None] = getattr(_load(module or name), name)
     launching = _load("_launch")
     launching.require(name, x)
     later = _deferred.get()

@@ -45,11 +45,17 @@ def read_rows(logits, bias, shift, inside, inverse_temperature, top_k, top_p, CU
     else:
         y = tl.where(y >= -MAX_LOG_WEIGHT, y, float("-inf"))
     if shift is not None:
-        alive = y > float("-inf")
-        y = tl.where(alive, y + tl.load(shift, mask=inside & alive, other=0.0), float("-inf"))
-        shifted = row_codes(tl.max(invalid_values(y).to(tl.int32), 1) > 0, tl.max(y, 1))
+        y, shifted = shift_rows(y, shift, inside)
         codes = tl.where(codes == OK, shifted, codes)
     return y, codes
+
+
+@triton.jit
+def shift_rows(y, shift, inside):
+    """Return rows ``[R, B]`` plus a shift, from pointers, where they are not -inf, and the codes of the sums."""
+    alive = y > float("-inf")
+    y = tl.where(alive, y + tl.load(shift, mask=inside & alive, other=0.0), float("-inf"))
+    return y, row_codes(tl.max(invalid_values(y).to(tl.int32), 1) > 0, tl.max(y, 1))
 
 
 @triton.jit

@@ -43,6 +43,24 @@ def seed_of(seeds, seed, group, present):
         return tl.load(seeds + group, mask=present, other=0)
 
 
+@triton.jit
+def coefficient(coefficients, number, i: tl.constexpr, groups, group, present):
+    """Return float32 ``[P, 1]``: coefficient ``i`` of groups, from ``[4, G]`` or one number for all."""
+    if coefficients is None:
+        return tl.zeros([group.shape[0], 1], tl.float32) + number
+    else:
+        return tl.load(coefficients + i * groups + group, mask=present, other=0.0)[:, None]
+
+
+@triton.jit
+def append(listed, listed_count, entries, wanted, size: tl.constexpr):
+    """Append the entries of a tile that are wanted (int32 1, else 0) to a list, in an order of no consequence."""
+    flat = tl.reshape(wanted, [size])
+    total = tl.sum(flat, 0)
+    first = tl.atomic_add(listed_count, total.to(tl.int64), mask=total > 0)
+    tl.store(listed + first + tl.cumsum(flat, 0) - 1, tl.reshape(entries, [size]), mask=flat != 0)
+
+
 def tile_size() -> int:
     """Return how many numbers a program works on at a time; interpreted, a program costs the same at any number."""
     return _INTERPRETED_TILE if _launch.interpreted() else _TILE

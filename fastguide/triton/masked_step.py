@@ -30,7 +30,7 @@ from fastguide.triton._logits import (
     wide_threshold,
     wide_tile,
 )
-from fastguide.triton._particles import number_of, programs, seed_of, state_of, tile_size
+from fastguide.triton._particles import append, number_of, programs, seed_of, state_of, tile_size
 from fastguide.triton._status import NEVER, RANGES, RANKS, ROWS, report, trouble
 from fastguide.triton.numerics.exp import MAX_LOG_WEIGHT
 from fastguide.triton.numerics.philox import POSITIONS, counter_word, mulhi64, philox, word64
@@ -147,11 +147,7 @@ def _change(
         tl.store(children + (p * branch + m)[:, None] * length + at, child, mask=inside)
         opened = opened | revealed.to(tl.int32)
 
-    flat = tl.reshape(opened, [P * L])
-    total = tl.sum(flat, 0)
-    first = tl.atomic_add(listed_count, total.to(tl.int64), mask=total > 0)
-    entry = tl.reshape(p[:, None] * length + at, [P * L])
-    tl.store(listed + first + tl.cumsum(flat, 0) - 1, entry, mask=flat != 0)
+    append(listed, listed_count, p[:, None] * length + at, opened, P * L)
 
 
 @triton.jit(do_not_specialize=_SCALARS)
