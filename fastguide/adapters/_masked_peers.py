@@ -51,6 +51,7 @@ class Loop:
         length: L. mask: the id of the mask.
         score: the reward.
         seed: of all draws.
+        everywhere: whether the network also says what is most probable where a token is revealed already.
     """
 
     def __init__(
@@ -65,9 +66,11 @@ class Loop:
         mask: int,
         score: Score,
         seed: int,
+        everywhere: bool = True,
     ) -> None:
         self.denoiser, self.times, self.reveal, self.temperature = denoiser, times, reveal, temperature
         self.mask, self.seed, self._score, self._state, self._length = mask, seed, score, state, length
+        self.everywhere = everywhere
 
     def run(self, batch: int, step: Callable[[Seen, int], Seen]) -> tuple[Decoded, Seen]:
         """Return the trajectory and the states that it ends in."""
@@ -77,7 +80,8 @@ class Loop:
         kept = Decoded([], [])
         for k in range(len(self.reveal)):
             kept.states.append(seen.x)
-            kept.clean.append(seen.logits.argmax(-1))
+            guess = seen.logits.argmax(-1)
+            kept.clean.append(guess if self.everywhere else torch.where(seen.x == self.mask, guess, seen.x))
             seen = step(seen, k)
         kept.states.append(seen.x)
         return kept, seen

@@ -21,7 +21,9 @@ asked once of each clean sequence. What is right here and not there:
 ``compat=True`` does as they do in all but the last. Rows may have backbones of their own, except where they compete (SMC and
 nested sampling). ``do_purity`` is refused. Random numbers follow ``torch.manual_seed``.
 
-``model`` may be a `fastguide.models.ProteinMPNN` of a design in which every residue is free. It never draws X.
+AlignInversePro's own network (``ProteinMPNNFMIF``), wrapped or not, is run by `fastguide.models.protein_mpnn.unordered` where it
+is on the CPU, in evaluation mode, and says of three states of the backbone what our code says; any other model is called as it
+is. ``model`` may also be a `fastguide.models.ProteinMPNN` of a design in which every residue is free. It never draws X.
 
 Source: Uehara et al., 2501.09685.
 """
@@ -40,6 +42,7 @@ from torch.nn import functional as F
 
 from fastguide.adapters._masked import Decoded, KeptProcess, TokenReward, decode, svdd, unguided
 from fastguide.adapters._masked_peers import Loop, Seen
+from fastguide.adapters._protein_mpnn import recognize
 from fastguide.adapters._seeds import torch_seed
 from fastguide.guidance.best_of_n import BestOfN
 from fastguide.guidance.classifier import ClassifierGuidance
@@ -102,9 +105,9 @@ class Network(Denoiser):
 
 
 class _Task:
-    """One call of one of their samplers, made ready."""
+    """One call of one of their samplers, made ready; ``fast``: their network may be run by our own code."""
 
-    def __init__(self, interpolant: Any, model: Any, *backbones: Tensor) -> None:
+    def __init__(self, interpolant: Any, model: Any, *backbones: Tensor, fast: bool = True) -> None:
         cfg = interpolant._cfg
         if getattr(cfg, "do_purity", False):
             raise NotImplementedError("do_purity: not supported; leave it out, or call the interpolant's own method")
@@ -116,6 +119,8 @@ class _Task:
         self.model = model
         self.same = all(bool((part == part[:1]).all()) for part in self.backbones)
         self.denoiser = model if isinstance(model, Denoiser) else Network(model, self.backbones)
+        if fast and self.same and self.denoiser is not model:
+            self.denoiser = recognize(model, self.backbones) or self.denoiser
         known = self.denoiser.length_of(None)
         if known is not None and (known != self.length or not self.same):
             raise ValueError(
@@ -162,6 +167,7 @@ class _Task:
         return Loop(
             self.denoiser, state, times=process.times, reveal=process.reveal_probabilities,
             temperature=process.temperature, length=self.length, mask=self.vocab, score=score, seed=self.seed,
+            everywhere=self.denoiser is not self.model,
         )  # fmt: skip
 
     def returned(self, kept: Decoded, tokens: Tensor) -> Returned:
@@ -364,7 +370,7 @@ def sample_controlled_DPS(
             ``"decoded"``, of the reward alone; None is ``"input"`` unless ``model`` is one of ours that cannot.
         compat: see the head of this file.
     """
-    task = _Task(interpolant, model, X, mask, chain_M, residue_idx, chain_encoding_all)
+    task = _Task(interpolant, model, X, mask, chain_M, residue_idx, chain_encoding_all, fast=False)
     soft = task.soft(reward_model)
     if not compat:
         kind = gradient or ("input" if task.denoiser.differentiable else "decoded")
