@@ -64,12 +64,29 @@ class GradientProposal:
 
     def shift(self, states: States) -> Tensor:
         """Return float32 what is added to log-probabilities ``[U, L, V]``, or to means ``[U, *shape]``."""
-        scale = self.scale(states.time) if callable(self.scale) else self.scale
-        if not is_number(scale):
-            raise ValueError(f"scale: expected a finite number at noise level {states.time:g}, got {scale!r}")
+        scale = self.strength(states.time)
         if states.x.is_floating_point():
             return self._of_means(states, scale)
         return self._of_tokens(states, scale)
+
+    def strength(self, time: float) -> float:
+        """Return ``scale`` at a noise level."""
+        scale = self.scale(time) if callable(self.scale) else self.scale
+        if not is_number(scale):
+            raise ValueError(f"scale: expected a finite number at noise level {time:g}, got {scale!r}")
+        return scale
+
+    def limited(self, gradient: Tensor, time: float) -> Tensor:
+        """Return gradients ``[n, …]`` no longer than ``clip``, changed in place; refuse what is not finite."""
+        if not bool(torch.isfinite(gradient).all()):
+            raise ValueError(
+                f"gradient: the reward has a derivative that is nan or infinite, at noise level {time:g}; "
+                'smooth it, or use gradient="exact" for tokens'
+            )
+        if self.clip is not None:
+            flat = gradient.flatten(1)
+            flat *= self.clip / flat.norm(dim=1, keepdim=True).clamp(min=self.clip)
+        return gradient
 
     def _of_tokens(self, states: States, scale: float) -> Tensor:
         output = states.output
@@ -119,12 +136,4 @@ class GradientProposal:
                 if part.shape != (len(some), *shape[1:]):
                     raise ValueError(f"gradient: expected shape {[len(some), *shape[1:]]}, got {list(part.shape)}")
                 out[members[index[:count]]] = part[:count].detach().to(out)
-        if not bool(torch.isfinite(out).all()):
-            raise ValueError(
-                f"gradient: the reward has a derivative that is nan or infinite, at noise level {states.time:g}; "
-                'smooth it, or use gradient="exact" for tokens'
-            )
-        if self.clip is not None:
-            flat = out.flatten(1)
-            flat *= self.clip / flat.norm(dim=1, keepdim=True).clamp(min=self.clip)
-        return out
+        return self.limited(out, states.time)
