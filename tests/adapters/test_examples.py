@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "examples" / "dropin"
-NEEDS = {"particle_filter.py": "particles", "tempered_smc.py": "jax"}
+NEEDS = {"images.py": "diffusers", "particle_filter.py": "particles", "tempered_smc.py": "jax"}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda p: p.name)
