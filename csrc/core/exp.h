@@ -62,7 +62,7 @@ FG_HD double exp2_fraction(double f) {
 
 // The mantissa of 2^f as an integer scaled by 2^50 (float: 24 bits and 26 zeros) or 2^53 (double).
 FG_HD std::int64_t mantissa(float f) {
-  return static_cast<std::int64_t>(exp2_fraction(f) * 0x1p24f) << 26;
+  return static_cast<std::int64_t>(static_cast<std::int32_t>(exp2_fraction(f) * 0x1p24f)) << 26;
 }
 FG_HD std::int64_t mantissa(double f) {
   return static_cast<std::int64_t>(exp2_fraction(f) * 0x1p53);

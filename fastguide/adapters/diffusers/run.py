@@ -160,7 +160,7 @@ class Run:
                 )
             rewards, gradient = self._differentiate(reading, sample, output, proposal)
             if reading.noise > 0.0:
-                gradient = proposal.limited(gradient.float(), time)
+                gradient = proposal.limited(gradient.float().contiguous(), time)
                 shift = gradient * (proposal.strength(time) * reading.noise**2 / proposal.alpha)
         if not reads:
             return None, shift
