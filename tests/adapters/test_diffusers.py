@@ -80,8 +80,7 @@ def exact_law(pipe, options, **timesteps):
         return target(*law(pipe.scheduler, lambda x, t: pipe.unet(x, t).sample, options, **timesteps))
 
 
-FAST = {("ddpm", "SMC"), ("ddpm", "NestedSMC"), ("ddpm-large", "decoded"), ("ddim-offset", "TDS"),
-        ("ddim", "SMC"), ("euler-ancestral", "TDS"), ("euler-ancestral", "window")}  # fmt: skip
+FAST = {("ddpm", "NestedSMC"), ("ddpm-large", "decoded"), ("ddim-offset", "TDS"), ("euler-ancestral", "window")}
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,7 @@ def test_the_law_is_that_of_the_pipeline_as_run_tilted(name, guidance):
 
 @pytest.mark.parametrize("guidance", ["SMC", "TDS"])
 def test_a_flow_becomes_an_sde(guidance):
-    """Against the law of the SDE's own steps; unguided, its samples have the moments of the flow's (0.6, 5.5)."""
+    """Against the law of the SDE's own steps."""
     pipe, eta = stable_diffusion_3(FlowMatchEulerDiscreteScheduler(shift=2.0)), 0.8
     sigmas = [1.0, 0.97, 0.93, 0.88, 0.82, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25, 0.15, 0.07]
     pipe.scheduler.set_timesteps(sigmas=sigmas)
@@ -127,6 +126,16 @@ def test_a_flow_becomes_an_sde(guidance):
     agrees(steering, found, exact)
 
 
+def test_the_sde_of_a_flow_has_its_marginals():
+    """4,000 samples in 60 steps: mean −0.5 and variance 5.5 within 4 standard errors and what the steps leave."""
+    pipe = stable_diffusion_3(FlowMatchEulerDiscreteScheduler())
+    steering = SteeringCallback(lambda x: x.new_zeros(len(x)), fg.SMC(), decode="latent")
+    x = call(pipe, 4_000, steering, num_inference_steps=60, generator=torch.Generator().manual_seed(0)).double()
+    assert len(x.unique()) == 4_000  # equal rewards select nothing
+    assert abs(float(x.mean()) + 0.5) < 4 * 0.037 + 0.05
+    assert abs(float(x.var()) - 5.5) < 4 * 0.1 + 0.2
+
+
 class Off(PipelineCallback):
     """Switches classifier-free guidance off midway, as a user would for a batch."""
 
@@ -139,15 +148,18 @@ class Off(PipelineCallback):
         return callback_kwargs
 
 
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("guidance", ["SMC", "TDS"])
+@pytest.mark.parametrize(
+    ("guidance", "first"),
+    [("SMC", True), ("TDS", False), pytest.param("SMC", False, marks=pytest.mark.slow),
+     pytest.param("TDS", True, marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_prompts_with_classifier_free_guidance_that_is_switched_off_midway(guidance, first):
-    """Two prompts, 24 groups each: a group is weighed by its own prompt alone."""
+    """Two prompts, 16 groups each: a group is weighed by its own prompt alone."""
     make, options = SCHEDULERS["ddpm"]
     pipe = stable_diffusion(make())
     steering = steer(GUIDANCES[guidance])
     both = MultiPipelineCallbacks([Off(), steering] if first else [steering, Off()])
-    prompts = (1.0,) * 24 + (-0.5,) * 24
+    prompts = (1.0,) * 16 + (-0.5,) * 16
     x = call(pipe, 128, both, prompts, guidance_scale=1.5, generator=torch.Generator().manual_seed(0), **options)
     times = pipe.scheduler.timesteps
 
@@ -162,13 +174,13 @@ def test_prompts_with_classifier_free_guidance_that_is_switched_off_midway(guida
 
     for k, moved in enumerate((1.0, -0.5)):
         exact = target(*law(pipe.scheduler, network(moved)))
-        part = slice(24 * k, 24 * k + 24)
+        part = slice(16 * k, 16 * k + 16)
         z = steering.log_normalizer[part].exp()
-        error = float(z.std() / z.mean()) / math.sqrt(24)
-        assert error < 0.2
+        error = float(z.std() / z.mean()) / math.sqrt(16)
+        assert error < 0.25
         assert abs(float(z.mean().log()) - exact.log_z) < 4 * error
         w = torch.softmax(steering.log_weights[part].flatten(), 0)
-        assert abs(float((w * x[24 * 128 * k :][: 24 * 128, 0]).sum()) - exact.mean) < 0.2
+        assert abs(float((w * x[16 * 128 * k :][: 16 * 128, 0]).sum()) - exact.mean) < 0.2
 
 
 def test_custom_timesteps():
