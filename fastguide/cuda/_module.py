@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from fastguide.errors import BackendUnavailable
 
+_cuda: Any
 try:
-    import fastguide._cuda as _cuda
+    _cuda = importlib.import_module("fastguide._cuda")
 except ImportError as error:
     _cuda, _reason = None, str(error)
 
