@@ -1,12 +1,14 @@
 """Settings from the environment, read here and nowhere else, once, on import (a look-up costs as much as a kernel).
 
-``FASTGUIDE_BACKEND``: ``torch`` (the reference) or ``cpu``, instead of the choice by device.
+``FASTGUIDE_BACKEND``: ``torch`` (the reference), ``cpu`` or ``triton``, instead of the choice by device.
 ``FASTGUIDE_SIMD``: ``portable``, ``avx2``, ``avx512`` or ``neon``, instead of the best that the processor has.
 ``FASTGUIDE_THREADS``: threads of the CPU kernels, instead of ``torch.get_num_threads()``.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from contextvars import ContextVar
 
 import torch
 
-BACKENDS = ("torch", "cpu")
+BACKENDS = ("torch", "cpu", "triton")
 
 _CPU = torch.device("cpu")
 _ENVIRONMENT_BACKEND = os.environ.get("FASTGUIDE_BACKEND") or None
@@ -35,7 +37,7 @@ def _check_backend(name: str, where: str) -> str:
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Run the operations inside the block on backend ``name``: ``"torch"`` (the reference) or ``"cpu"``."""
+    """Run the operations inside the block on backend ``name``: ``"torch"`` (the reference), ``"cpu"`` or ``"triton"``."""
     token = _backend.set(_check_backend(name, "backend"))
     try:
         yield
@@ -44,14 +46,24 @@ def backend(name: str) -> Iterator[None]:
 
 
 def choose_backend(device: torch.device, requested: str | None = None) -> str:
-    """Return the backend for tensors on ``device``: the argument, the context manager, the environment, the device."""
+    """Return the backend for tensors on ``device``: the argument, the context manager, the environment, the device.
+
+    The device chooses ``"cpu"`` for itself, ``"triton"`` on a GPU where Triton is installed, and else ``"torch"``.
+    """
     if requested is not None:
         return _check_backend(requested, "backend")
     if (chosen := _backend.get()) is not None:
         return chosen
     if _ENVIRONMENT_BACKEND is not None:
         return _check_backend(_ENVIRONMENT_BACKEND, "FASTGUIDE_BACKEND")
-    return "cpu" if device == _CPU else "torch"
+    if device == _CPU:
+        return "cpu"
+    return "triton" if device.type == "cuda" and _has_triton() else "torch"
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def simd_level() -> str | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastguide import ops
+from fastguide.deferred import deferring
 from fastguide.memory import Memory, fixed_batches
 from fastguide.models.protocol import Prediction, State, cat_states, state_bytes
 from fastguide.states import Scene, States
@@ -91,9 +92,10 @@ class Predictor:
     def distinct(self, children: Tensor, problem: Tensor, step: int, parents: State, rows: Tensor) -> Frontier:
         """Merge equal children ``[R, *shape]``, each continuing row ``rows[r]`` of ``parents``, into a `Frontier`.
 
-        Real-valued states are left as they are: no two of them are equal.
+        Real-valued states are left as they are: no two of them are equal. So are all where the host reads nothing
+        (`fastguide.deferred`): how many are distinct it would have to be told.
         """
-        if not self.memory.merge or children.is_floating_point():
+        if not self.memory.merge or children.is_floating_point() or deferring():
             each = torch.arange(len(children), device=children.device)
             return Frontier(children, each, problem, step, parents, rows)
         key = self.scene.denoiser.key(children, parents, rows)
@@ -133,11 +135,12 @@ class Predictor:
         """Yield the distinct states ``index``, predicted, and their denoiser state, a micro-batch at a time."""
         for part in torch.split(index, self.micro_batch):
             out = self.call(frontier.x[part], frontier.step, frontier.parents, frontier.rows[part])
-            yield self._states(frontier, part, out.output, out.state), out.state
+            yield self.states(frontier, part, out.output, out.state), out.state
 
-    def _states(
-        self, frontier: Frontier, part: Tensor | None, output: Tensor | None = None, state: State = None
+    def states(
+        self, frontier: Frontier, part: Tensor | None = None, output: Tensor | None = None, state: State = None
     ) -> States:
+        """Return the distinct states ``part`` (None: all) with what the denoiser said of them, if that is at hand."""
         x, problem, rows = frontier.x, frontier.problem, frontier.rows
         if part is not None:
             x, problem, rows = x[part], problem[part], rows[part]
@@ -159,7 +162,7 @@ class Predictor:
         if not fits and not (value and value.reads_output):
             if value is None:
                 return None
-            return torch.cat([value.look(self._states(frontier, p)) for p in torch.split(everyone, self.micro_batch)])
+            return torch.cat([value.look(self.states(frontier, p)) for p in torch.split(everyone, self.micro_batch)])
         for states, state in self._batches(frontier, everyone):
             assert states.output is not None
             if not self._state_bytes and state is not None:
@@ -194,7 +197,7 @@ class Predictor:
         """
         device = particles.device
         if frontier.prediction is not None:
-            states = self._states(frontier, None, *frontier.prediction)
+            states = self.states(frontier, None, *frontier.prediction)
             return *draw(states, particles, None), frontier.prediction.state, particles
         survivors, row = torch.unique(particles, return_inverse=True)
         order = torch.argsort(row, stable=True)

@@ -103,11 +103,16 @@ class Problems:
         if len(self) == 1:
             return self[0].rewards(x0)
         out = torch.empty(len(x0), dtype=torch.float64, device=x0.device)
-        for i, p in enumerate(self._problems):
-            members = (problem == i).nonzero()[:, 0]
+        for p, members in zip(self._problems, self.members(problem), strict=True):
             if len(members):
                 out[members] = p.rewards(x0[members])
         return out
+
+    def members(self, problem: Tensor) -> list[Tensor]:
+        """Return, for each problem, which of the rows of ``problem`` ``[U]`` are its own."""
+        if len(self) == 1:
+            return [torch.arange(len(problem), device=problem.device)]
+        return [(problem == i).nonzero()[:, 0] for i in range(len(self))]
 
 
 def per_group(name: str, value: Any, groups: int) -> list[Any]:

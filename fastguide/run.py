@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fastguide.ancestry import Ancestry
 from fastguide.budget import Budget, Spending
+from fastguide.deferred import deferring
 from fastguide.frontier import Draw, Frontier, Predictor
 from fastguide.guidance.protocol import Guidance, guidance_at, proposal_of
 from fastguide.memory import Memory, default_call_rows
@@ -29,6 +30,9 @@ from fastguide.steering import Steering
 from fastguide.timer import Timer
 from fastguide.trace import Trace, TraceStep
 from fastguide.values.protocol import Value, mend_broken
+
+if TYPE_CHECKING:
+    from fastguide.guidance.gradients.proposal import GradientProposal
 
 
 class Run:
@@ -113,7 +117,7 @@ class Run:
     def sample(self) -> Result:
         """Run the loop from ``x`` to data."""
         s, first, total = self.steering, self.first, self.scene.process.steps
-        trace, ancestry = Trace(), Ancestry(s.groups, s.particles)
+        trace, ancestry = Trace(), Ancestry(s.groups, s.particles, self.device)
         display = make_progress(self.progress)
         began = time.perf_counter()
         timer = Timer()
@@ -155,9 +159,10 @@ class Run:
                 self._record(step, branch, trace, ancestry, chosen, frontier, timer)
                 elapsed = time.perf_counter() - began
                 left = elapsed / (step + 1 - first) * (total - step - 1)
-                known = s.reads_values(step + 1) or step + 1 == total
-                best = float(trace[-1].values_max.max()) if known else float("-inf")
-                display(Status(step + 1, total, float(s.state.ess.mean()), s.particles, best, elapsed, left))
+                if display.due(step + 1, total):
+                    known = s.reads_values(step + 1) or step + 1 == total
+                    best = float(trace[-1].values_max.max()) if known else float("-inf")
+                    display(Status(step + 1, total, float(s.state.ess.mean()), s.particles, best, elapsed, left))
                 if self.callback is not None:
                     self.callback(trace[-1])
         finally:
@@ -207,8 +212,7 @@ class Run:
             group = torch.arange(s.groups, device=self.device) if which is None else which // s.particles
             shift, corrected = None, False
             if proposal is not None:
-                alive, ancestors = torch.unique(ancestors, return_inverse=True)
-                states = states.take(alive)
+                states, ancestors = _alive(states, ancestors)
                 shift, corrected = proposal.shift(states), proposal.corrected
             assert states.output is not None
             children = bound.propose(
@@ -234,13 +238,13 @@ class Run:
         n, problems = self.steering.particles, self.scene.problems
         return cat_states([self.scene.denoiser.init(n, problems[p].condition) for p in problems.of_group])
 
-    def first_values(self, x: Tensor) -> Tensor:
-        """Return ``[G, N]`` values of states ``[G·N, *shape]`` at t = 1, whether the guidance reads them or not."""
+    def first_values(self, x: Tensor, drift: GradientProposal | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return ``[G, N]`` values of states ``[G·N, *shape]`` at t = 1, read or not, and a drift's gradient of them."""
         everyone = torch.arange(len(x), device=self.device)
         frontier = self.predictor.distinct(x, self.problem, 0, self.initial_state(), everyone)
         values = self._values(frontier, self.value, None, Timer())
         assert values is not None
-        return values
+        return values, None if drift is None else drift.gradient_of(self.predictor.states(frontier))
 
     @property
     def _last_rows(self) -> int:
@@ -340,6 +344,7 @@ class Run:
     def result(self, samples: Tensor, trace: Trace, ancestry: Ancestry, seconds: float) -> Result:
         """Return the result of samples ``[G·N, *shape]`` whose weights and rewards are those of ``steering``."""
         s = self.steering
+        ancestry.settle()
         reason = None
         if len(self.scene.problems) > 1:
             reason = "the groups have different problems; see .groups"
@@ -387,3 +392,11 @@ class Run:
                     x = self.retained[step + 1, group][None]
                 trajectory.append(x[0])
         return torch.stack(trajectory)
+
+
+def _alive(states: States, ancestors: Tensor) -> tuple[States, Tensor]:
+    """Return the states that have children, and the row of each particle's own; all of them where the host reads nothing."""
+    if deferring():
+        return states.take(ancestors), torch.arange(len(ancestors), device=ancestors.device)
+    alive, ancestors = torch.unique(ancestors, return_inverse=True)
+    return states.take(alive), ancestors

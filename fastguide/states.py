@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -76,6 +76,31 @@ class States:
         assert self.output is not None
         return self.scene.bound.estimate(self.x, self.output, step=self.step, group=self.group)
 
+    def opened(self) -> Tensor:
+        """Return bool ``[U, L, 1]``, the positions of masked states that are still to be revealed."""
+        bound: Any = self.scene.bound
+        opened: Tensor = bound.opened(self.x, group=self.group)
+        return opened[..., None]
+
+    def one_hot(self) -> Tensor:
+        """Return float32 ``[U, L, V + 1]`` of tokens, the mask last."""
+        assert self.output is not None
+        vocab = self.output.shape[-1]
+        # By comparison: torch's one_hot reads how large the largest token is.
+        tokens = torch.arange(vocab + 1, device=self.x.device)
+        return (self.x.clamp(0, vocab)[..., None] == tokens).float()
+
+    def estimate_soft(self, x: Tensor | None = None, output: Tensor | None = None) -> Tensor:
+        """Return the expected one-hot ``[U, L, V]`` of the clean sample: probabilities where open, one-hot where not.
+
+        ``x`` ``[U, L, V + 1]`` and ``output`` stand for the one-hot and the denoiser's output, where these carry gradients.
+        """
+        x = self.one_hot() if x is None else x
+        output = self.output if output is None else output
+        bound: Any = self.scene.bound
+        log_p = bound.log_probs(self.x, output, group=self.group)
+        return torch.where(self.opened(), log_p.exp(), x[..., :-1])
+
     def draw_clean(self, seeds: Tensor, draws: int) -> Tensor:
         """Return ``[U, draws, *shape]`` clean samples drawn from the prediction, keyed by seeds ``[U]``."""
         assert self.output is not None
@@ -94,8 +119,8 @@ class States:
     def soft_rewards(self, x0: Tensor) -> Tensor:
         """Return float64 rewards ``[U]`` of soft clean samples ``[U, L, V]``, in the fixed calls of other networks."""
         found = torch.empty(len(x0), dtype=torch.float64, device=x0.device)
-        for number in torch.unique(self.problem).tolist():
-            problem, members = self.scene.problems[number], (self.problem == number).nonzero()[:, 0]
+        for number, members in enumerate(self.scene.problems.members(self.problem)):
+            problem = self.scene.problems[number]
             free = problem.reward.reward.batch_invariant or self.predictor.memory.ragged
             rows = len(members) if free else self.predictor.call_rows
             for index, real in fixed_batches(len(members), rows, x0.device):
@@ -110,7 +135,8 @@ class States:
 
         ``x0`` is ``[U, *shape]``, of tokens the soft ``[U, L, V]``. All states have to be of one problem.
         """
-        problem = self.scene.problems[int(self.problem[0])]
+        problems = self.scene.problems
+        problem = problems[0 if len(problems) == 1 else int(self.problem[0])]
         problem.reward.computed += len(self.x) if self.real is None else self.real
         with torch.enable_grad():
             total = problem.soft(x0, tokens=not self.x.is_floating_point()).sum()

@@ -2,7 +2,7 @@ import numpy as np
 import particles
 from particles import state_space_models as ssm
 
-import fastguide.adapters.particles  # the one line more; registers the name below
+import fastguide.adapters.particles  # noqa: F401 - the one line more; it registers the name below
 
 np.random.seed(0)
 model = ssm.StochVol(mu=-1.0, rho=0.9, sigma=0.1)

@@ -11,12 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 
 from fastguide import ops
+
+try:
+    import jax
+    import jax.numpy as jnp
+except ImportError as error:
+    raise ImportError("fastguide.adapters.blackjax: needs jax; pip install jax") from error
 
 Resampling = Callable[[Any, Any, int], Any]
 

@@ -170,6 +170,11 @@ class FKD:
         """``[G]`` float64, after the last step: estimates of ``log E[exp(lmbda r)]``; not with ``compat=True`` or ``bon``."""
         return self._steering.log_normalizer
 
+    def compute_reward(self, x0_preds: Any) -> tuple[Tensor, Any]:
+        """Return the rewards of decoded ``x0_preds``, a tensor, and what they were decoded to."""
+        samples = self.latent_to_decode_fn(x0_preds)
+        return torch.as_tensor(self.reward_fn(samples)).detach().to(self.device), samples
+
     def resample(self, *, sampling_idx: int, latents: Any, x0_preds: Any) -> tuple[Any, Any]:
         """Weigh and resample where ``sampling_idx`` is one of the steps that do.
 
@@ -201,8 +206,7 @@ class FKD:
                 f"latents: expected {self.prompts * self.num_particles} (prompts {self.prompts} × num_particles "
                 f"{self.num_particles}), got {len(latents)}"
             )
-        samples = self.latent_to_decode_fn(x0_preds)
-        rewards = torch.as_tensor(self.reward_fn(samples)).detach().to(self.device)
+        rewards, samples = self.compute_reward(x0_preds)
         if rewards.numel() != self.prompts * self.num_particles:
             raise ValueError(f"reward_fn: expected one reward a particle, {len(latents)}, got {list(rewards.shape)}")
         rewards = rewards.reshape(self._shape)
@@ -257,7 +261,7 @@ class FKD:
             w = w / self._product
         w = torch.nan_to_num(w.clamp(0, 1e10), nan=0.0)
         w = torch.where(w.sum(1, keepdim=True) == 0, 1.0, w)
-        drawn = ops.select(w.float().log(), rule="multinomial", seed=torch_seed())
+        drawn = ops.select(w.double().log(), rule="multinomial", seed=torch_seed())
         adaptive = self.adaptive_resampling or (last and self.adaptive_resample_at_end)
         keep = (drawn.ess >= (_OWN_THRESHOLD * self.num_particles if adaptive else math.inf))[:, None]
         ancestors = drawn.ancestors.to(torch.int64)

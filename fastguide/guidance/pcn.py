@@ -5,32 +5,33 @@ prior are resampled by ``exp(v_T / alpha)``, and each takes ``moves`` steps of a
 
     x' = sqrt(1 − scale²) x + scale · s · z,     taken with probability min(1, exp((v_T(x') − v_T(x)) / alpha)),
 
-whose acceptance does not fall as states get larger. The guidance then runs on from there. Where it weighs, its first
-weights take ``Ẑ_T exp(−v_T / alpha)``, with ``Ẑ_T`` the mean weight of that resampling: the law of the states against the
-prior. So the weighted samples stay consistent and ``E[Ẑ]`` exact for any number of moves, and for any values.
+whose acceptance does not fall as states get larger. With ``langevin=True`` they drift to where the value rises,
+``x' = a x + (1 − a) s² ∇v_T(x) / alpha + scale · s · z`` with ``a = sqrt(1 − scale²)``, and the acceptance takes the ratio of
+the two proposals: the preconditioned Crank–Nicolson Langevin proposal, MALA for a Gaussian prior.
+
+The guidance then runs on from there. Where it weighs, its first weights take ``Ẑ_T exp(−v_T / alpha)``, with ``Ẑ_T`` the mean
+weight of that resampling: the law of the states against the prior. So the weighted samples stay consistent and ``E[Ẑ]`` exact
+for any number of moves, and for any values.
 
 Use it where the first noise decides much: few steps, little noise in a step (``ddim`` at a small ``eta``, ``edm``), rare
 rewards. At high noise the value hardly depends on the state, and the moves are for nothing.
 
-Sources: Cotter, Roberts, Stuart and White, 1202.0709; Del Moral, Doucet and Jasra 2006 (resample and move).
+Sources: Cotter, Roberts, Stuart and White, 1202.0709; Del Moral, Doucet and Jasra 2006 (resample and move); Yoon et al.,
+2506.01320 (initial particles for SMC).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from fastguide import ops
-from fastguide.guidance.protocol import Driver, Guidance, Proposal, State, guidance_at, is_number, proposal_of
+from fastguide.guidance.crank_nicolson import moved
+from fastguide.guidance.protocol import Driver, Guidance, State, guidance_at, is_number
+from fastguide.guidance.wrapped import Wrapped
 from fastguide.ops._checks import count
 from fastguide.processes.gaussian import GaussianProcess
-from fastguide.reference.log import log
-from fastguide.reference.philox import Stream, counter_word, philox
 from fastguide.strength import AutoAlpha
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PCN:
+class PCN(Wrapped):
     """Move the first states of a `GaussianProcess`, then guide.
 
     ``result.provenance["pcn_acceptance"]`` is the share of moves that were taken; 0.2 to 0.5 serves best.
@@ -48,11 +49,14 @@ class PCN:
         guidance: what runs from there, `fastguide.SMC` or the like; its ``alpha`` must be a number above 0.
         moves: steps of the chain; each costs a row of the denoiser and a value for every particle.
         scale: how far a step goes, in (0, 1]; 1 draws afresh from the prior.
+        langevin: drift along the gradient of the reward at the predicted clean sample, through the denoiser; it costs one more
+            row of both, with gradients, a step and particle.
     """
 
     guidance: Guidance
     moves: int = 8
     scale: float = 0.3
+    langevin: bool = False
 
     def __post_init__(self) -> None:
         if (
@@ -67,49 +71,9 @@ class PCN:
         if not (is_number(self.scale) and 0.0 < self.scale <= 1.0):
             raise ValueError(f"scale: expected a number in (0, 1], got {self.scale!r}")
 
-    @property
-    def alpha(self) -> float:
-        """Of the guidance."""
-        return self.guidance.alpha
-
-    @property
-    def branch(self) -> int:
-        """Of the guidance."""
-        return self.guidance.branch
-
-    @property
-    def consistent(self) -> bool:
-        """As the guidance is."""
-        return self.guidance.consistent
-
-    @property
-    def estimates_normalizer(self) -> bool:
-        """As the guidance does."""
-        return self.guidance.estimates_normalizer
-
-    @property
-    def value_steps(self) -> Collection[int] | None:
-        """Of the guidance; the values of the moves are read in any case."""
-        return self.guidance.value_steps
-
-    @property
-    def proposal(self) -> Proposal | None:
-        """Of the guidance."""
-        return proposal_of(self.guidance)
-
     def at(self, step: int) -> Guidance:
         """Return the guidance that takes step ``step``."""
         return guidance_at(self.guidance, step)
-
-    def begin(self, values: Tensor) -> State:
-        """Start as the guidance does."""
-        return self.guidance.begin(values)
-
-    def step(
-        self, state: State, values: Tensor, *, seeds: Tensor, log_ratio: Tensor | None = None, final: bool = False
-    ) -> tuple[State, Tensor]:
-        """Take a step of the guidance."""
-        return self.guidance.step(state, values, seeds=seeds, log_ratio=log_ratio, final=final)
 
     def drive(self, run: Run) -> Result:
         """Move the first states, and run the guidance from them."""
@@ -122,12 +86,12 @@ class PCN:
         if getattr(bound, "given", None) is not None:
             raise ValueError("x_init: PCN moves states of the prior; leave it out")
         if run.spending is not None:
-            rows = (self.moves + 1) * len(run.x)
+            rows = (2 if self.langevin else 1) * (self.moves + 1) * len(run.x)
             run.spending.require(rows + len(run.x) * process.steps, rows + len(run.x) * self.branch)
-        start = _move(run, process, seeds, self)
-        moved = run.again(_Started(self.guidance, self.moves, self.scale, start.log_ratio), seeds)
-        moved.x = start.x
-        result = moved.sample()
+        start = moved(run, process, seeds, self)
+        following = run.again(_Started(self.guidance, log_ratio=start.log_ratio), seeds)
+        following.x = start.x
+        result = following.sample()
         acceptance = {"pcn_acceptance": start.acceptance}
         return replace(result, guidance=self, provenance={**result.provenance, **acceptance})
 
@@ -144,42 +108,3 @@ class _Started(PCN):
             return state
         assert self.log_ratio is not None
         return state._replace(log_weights=state.log_weights + self.log_ratio)
-
-
-@dataclass(frozen=True)
-class _Start:
-    x: Tensor
-    log_ratio: Tensor
-    acceptance: float
-
-
-def _move(run: Run, process: GaussianProcess, seeds: Tensor, settings: PCN) -> _Start:
-    """Return the states ``[G·N, *shape]`` and their ``log p_T / q``."""
-    groups, particles, alpha = run.steering.groups, run.steering.particles, settings.alpha
-    # Steps that key no other draw of a run.
-    first = 2 * process.steps + 3
-    x, values = run.x, run.first_values(run.x)
-    drawn = ops.select(values / alpha, seed=seeds, step=first, order="slots", degenerate="keep")
-    slot = drawn.ancestors.to(torch.int64)
-    values = values.gather(1, slot)
-    x = x[(slot + torch.arange(groups, device=x.device)[:, None] * particles).view(-1)]
-    taken = 0
-    for move in range(settings.moves):
-        proposed = ops.gaussian_step(
-            x, x, x_coefficient=math.sqrt(1.0 - settings.scale**2), prediction_coefficient=0.0,
-            sigma=settings.scale * process.prior_std, seed=seeds, step=first + 1 + move,
-        )[:, 0]  # fmt: skip
-        theirs = run.first_values(proposed)
-        accepted = _log_uniforms(seeds, particles, first + 1 + move) < (theirs - values) / alpha
-        values = torch.where(accepted, theirs, values)
-        x = torch.where(accepted.view(-1, *(1,) * len(process.shape)), proposed, x)
-        taken += int(accepted.sum())
-    log_ratio = drawn.log_mean_weight[:, None] - values / alpha
-    return _Start(x, log_ratio, taken / (settings.moves * len(x)))
-
-
-def _log_uniforms(seeds: Tensor, particles: int, step: int) -> Tensor:
-    """Return ``[G, N]`` float64 logarithms of uniforms."""
-    slots = torch.arange(particles, device=seeds.device)
-    low, high, _, _ = philox(seeds[:, None], 0, slots, 0, counter_word(step, Stream.ACCEPT))
-    return log((((high >> 11) << 32 | low).double() + 0.5) * 2.0**-53)

@@ -20,16 +20,15 @@ Sources: 2502.14944 for the rounds; Metropolis et al., 1953, and Hastings, 1970,
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from fastguide.guidance.best_of_n import BestOfN
-from fastguide.guidance.protocol import Driver, Guidance, Proposal, State, is_number, proposal_of, seeds_of_pass
+from fastguide.guidance.protocol import Driver, Guidance, is_number, seeds_of_pass
 from fastguide.guidance.rounds import ACCEPTANCES, accepted, designs, unweighted
+from fastguide.guidance.wrapped import Wrapped
 from fastguide.processes.protocol import Renoising
 from fastguide.strength import AutoAlpha
 
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Refine:
+class Refine(Wrapped):
     """Refine samples by rounds of noise and guidance; those of the last round are unweighted.
 
     They start from ``x_init`` where it is whole (of tokens: no mask), otherwise from a pass of the guidance. What is
@@ -58,8 +57,8 @@ class Refine:
     level: float = 0.3
     accept: str = "always"
 
-    consistent: ClassVar[bool] = False
-    estimates_normalizer: ClassVar[bool] = False
+    consistent = False
+    estimates_normalizer = False
 
     def __post_init__(self) -> None:
         inner = self.guidance
@@ -75,36 +74,6 @@ class Refine:
             raise ValueError(f"accept: unknown {self.accept!r}; choose one of {', '.join(ACCEPTANCES)}")
         if self.accept == "metropolis" and not (isinstance(inner, BestOfN) and inner.alpha > 0):
             raise ValueError(f'guidance: accept="metropolis" needs fg.BestOfN(alpha) with alpha > 0, got {inner!r}')
-
-    @property
-    def alpha(self) -> float:
-        """Temperature of the inner guidance; `branch`, `value_steps` and `proposal` are its own too."""
-        return self.guidance.alpha
-
-    @property
-    def branch(self) -> int:
-        """Children of the inner guidance."""
-        return self.guidance.branch
-
-    @property
-    def value_steps(self) -> Collection[int] | None:
-        """The steps at which the inner guidance reads values."""
-        return self.guidance.value_steps
-
-    @property
-    def proposal(self) -> Proposal | None:
-        """How the inner guidance guides proposals."""
-        return proposal_of(self.guidance)
-
-    def begin(self, values: Tensor) -> State:
-        """Start as the inner guidance does."""
-        return self.guidance.begin(values)
-
-    def step(
-        self, state: State, values: Tensor, *, seeds: Tensor, log_ratio: Tensor | None = None, final: bool = False
-    ) -> tuple[State, Tensor]:
-        """Take a step of the inner guidance."""
-        return self.guidance.step(state, values, seeds=seeds, log_ratio=log_ratio, final=final)
 
     def drive(self, run: Run) -> Result:
         """Run the rounds."""

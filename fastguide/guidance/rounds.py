@@ -58,12 +58,16 @@ def metropolis(old: Samples, new: Samples, alpha: float, seeds: Tensor) -> Sampl
     A sample of reward −inf is left for any other, and none is gone to.
     """
     (x0, rewards), (proposed, theirs) = old, new
-    slots = torch.arange(len(x0) // len(seeds), device=seeds.device)
-    word, _, _, _ = philox(seeds[:, None], 0, slots, 0, counter_word(0, Stream.ACCEPT))
-    log_uniform = log((word.double() + 0.5) * 2.0**-32).view(-1)
     gain = torch.where(rewards == -torch.inf, torch.inf, theirs - rewards)
-    taken = (log_uniform < gain / alpha) & (theirs > -torch.inf)
+    taken = (log_uniforms(seeds, len(x0) // len(seeds), 0).view(-1) < gain / alpha) & (theirs > -torch.inf)
     return torch.where(taken.view(-1, *(1,) * (x0.ndim - 1)), proposed, x0), torch.where(taken, theirs, rewards)
+
+
+def log_uniforms(seeds: Tensor, particles: int, step: int) -> Tensor:
+    """Return ``[G, N]`` float64 logarithms of uniforms that decide acceptance, keyed by seeds ``[G]``, slot and step."""
+    slots = torch.arange(particles, device=seeds.device)
+    low, high, _, _ = philox(seeds[:, None], 0, slots, 0, counter_word(step, Stream.ACCEPT))
+    return log((((high >> 11) << 32 | low).double() + 0.5) * 2.0**-53)
 
 
 def elites(old: Samples, new: Samples, groups: int) -> Samples:

@@ -106,9 +106,11 @@ class CausalLM(Denoiser):
         return Prediction(self._anew(x))
 
     def _tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the model reads ``[n, S]``, with 0 after the prefixes, and how much of it is prefix ``[n]``."""
-        tokens = torch.where(x < self.vocab, x, 0)
-        length = (x < self.vocab).sum(1)
+        """Return what the model reads ``[n, S]``, whatever stands after the prefixes, and how much of it is prefix ``[n]``."""
+        free = x == self.vocab
+        tokens = torch.where(free, 0, x)
+        # Behind what is to be written there may be padding, where groups have lengths of their own.
+        length = torch.where(free.any(1), free.int().argmax(1), x.shape[1])
         if self.bos is not None:
             tokens, length = torch.nn.functional.pad(tokens, (1, 0), value=self.bos), length + 1
         elif bool((length == 0).any()):

@@ -17,7 +17,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fastguide.guidance.gradients.tokens import soft_estimate
 from fastguide.ops._checks import choice, count
 from fastguide.states import States
 from fastguide.values.draws import soft_mean, state_seeds
@@ -58,7 +57,7 @@ class PosteriorMean:
         if not hasattr(states.scene.bound, "log_probs"):
             name = type(states.scene.process).__name__
             raise ValueError(f'decode: {name} tells no probabilities of clean tokens; use "argmax" or "sample"')
-        return states.soft_rewards(soft_estimate(states))
+        return states.soft_rewards(states.estimate_soft())
 
     def values(self, looked: Tensor, rewards: Callable[[Tensor], Tensor], alpha: float) -> Tensor:
         """Return their rewards, of draws the soft mean."""

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.adapters import stub_esm
+
 FOLDER = Path(__file__).parents[2] / "examples" / "dropin"
-NEEDS = {"particle_filter.py": "particles", "tempered_smc.py": "jax"}
+NEEDS = {"guided_text.py": "transformers", "particle_filter.py": "particles", "tempered_smc.py": "jax"}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda p: p.name)
-def test_a_script_runs(path, capsys):
+def test_a_script_runs(path, capsys, monkeypatch):
+    if path.name == "protein_decoding.py":
+        stub_esm.install(monkeypatch)  # the SDK's weights need a login
     package = NEEDS.get(path.name)
     if package is not None and importlib.util.find_spec(package) is None:
         pytest.skip(f"needs {package}")

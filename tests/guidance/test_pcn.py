@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fastguide as fg
-from fastguide.guidance import pcn
+from fastguide.guidance import crank_nicolson, pcn
 from tests.oracle.gaussian import Mixture, moments, reward
 
 # Little noise at the start, so that the first state decides much.
@@ -44,30 +44,36 @@ def test_the_normalizer_is_unbiased(guidance):
     is_unbiased(fg.PCN(guidance, moves=2, scale=0.5))
 
 
+def test_the_normalizer_is_unbiased_with_drift():
+    is_unbiased(fg.PCN(fg.SMC(), moves=2, scale=0.5, langevin=True))
+
+
 def test_the_ratio_left_out_shows(monkeypatch):
     monkeypatch.setattr(pcn._Started, "begin", fg.PCN.begin)
     with pytest.raises(AssertionError, match="mean Ẑ"):
         is_unbiased(fg.PCN(fg.SMC(), moves=2, scale=0.5))
 
 
+@pytest.mark.parametrize("langevin", [False, True])
 @pytest.mark.parametrize("guidance", [fg.SMC(), fg.BestOfN(), fg.NestedSMC(branch=2)], ids=repr)
-def test_samples_follow_the_target(guidance):
+def test_samples_follow_the_target(guidance, langevin):
     """16 groups of 2,000: log Z within 4 standard errors (false alarms 6e-5); moments within 0.1 (their spread is 0.03)."""
     exact = Mixture(PROCESS).target()
-    result = run(fg.PCN(guidance), 2_000, 16)
+    result = run(fg.PCN(guidance, langevin=langevin), 2_000, 16)
     found = moments(result)
     assert abs(found.log_z - exact.log_z) < 4 * result.log_normalizer.standard_error
     assert abs(found.mean - exact.mean) < 0.1
     assert abs(found.variance - exact.variance) < 0.1
 
 
-def test_moves_leave_the_soft_optimal_start_as_it_is():
+@pytest.mark.parametrize("langevin", [False, True])
+def test_moves_leave_the_soft_optimal_start_as_it_is(langevin):
     """The mean of v_T over 20,000 moved states is that over the prior tilted by exp(v_T), by quadrature, within 0.03.
 
     The variance of v_T is about 1, and the copies of resampled states make their 20,000 worth some 5,000: 4 standard errors are
     0.06 without moves, and less with them.
     """
-    result = run(fg.PCN(fg.SVDD(branch=2), moves=6, scale=0.5), 20_000, 1)
+    result = run(fg.PCN(fg.SVDD(branch=2), moves=6, scale=0.5, langevin=langevin), 20_000, 1)
     starts = torch.stack([result.replay(i)[0, 0] for i in range(0, 20_000, 40)]).double()
     x = torch.linspace(-15, 15, 3001, dtype=torch.float64)
     x0 = PROCESS.clean(x[:, None], Mixture(PROCESS).output(x[:, None], 0)[:, None], 0)
@@ -80,14 +86,33 @@ def test_moves_leave_the_soft_optimal_start_as_it_is():
     assert 0.2 < result.provenance["pcn_acceptance"] < 0.95
 
 
-def test_a_constant_value_takes_every_move():
-    result = run(fg.PCN(fg.SMC(), scale=1.0), 64, 2, pays=lambda x0: torch.zeros(len(x0)))
+@pytest.mark.parametrize("scale", [0.2, 0.7, 1.0])
+def test_the_ratio_of_drifting_proposals_is_that_of_their_densities(scale):
+    generator = torch.Generator().manual_seed(0)
+    x, y, at_x, at_y = (torch.randn(50, 3, 2, generator=generator, dtype=torch.float64) for _ in range(4))
+    spread, left = 2.5, math.sqrt(1.0 - scale**2)
+
+    def log_normal(z, mean, deviation):
+        return -0.5 * ((z - mean) / deviation).square().sum((1, 2))
+
+    def log_move(a, b, at_a):
+        return log_normal(b, left * a + (1.0 - left) * spread**2 * at_a, scale * spread)
+
+    there = log_normal(x, 0.0, spread) + log_move(x, y, at_x)
+    back = log_normal(y, 0.0, spread) + log_move(y, x, at_y)
+    torch.testing.assert_close(crank_nicolson.log_ratio(x, y, at_x, at_y, left, spread), back - there)
+
+
+@pytest.mark.parametrize("langevin", [False, True])
+def test_a_constant_value_takes_every_move(langevin):
+    result = run(fg.PCN(fg.SMC(), scale=1.0, langevin=langevin), 64, 2, pays=lambda x0: 0.0 * x0[:, 0])
     assert result.provenance["pcn_acceptance"] == 1.0
     assert float(result.log_normalizer) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_nothing_but_seeds_decides():
-    settings = fg.PCN(fg.SMC(), moves=3)
+@pytest.mark.parametrize("langevin", [False, True])
+def test_nothing_but_seeds_decides(langevin):
+    settings = fg.PCN(fg.SMC(), moves=3, langevin=langevin)
     whole = run(settings, 32, 3, seed=[5, 6, 7])
     alone = run(settings, 32, 1, seed=[6])
     assert torch.equal(whole.samples[32:64], alone.samples)
@@ -101,6 +126,9 @@ def test_moves_are_counted_and_paid_for():
     plain, moved = run(fg.SMC(), 32, 1), run(fg.PCN(fg.SMC(), moves=3), 32, 1)
     assert moved.denoiser_rows == plain.denoiser_rows + 4 * 32
     assert moved.reward_rows == plain.reward_rows + 4 * 32
+    drifting = run(fg.PCN(fg.SMC(), moves=3, langevin=True), 32, 1)
+    assert drifting.denoiser_rows == plain.denoiser_rows + 8 * 32
+    assert drifting.reward_rows == plain.reward_rows + 8 * 32
     limit = fg.Budget(denoiser_rows=300)
     assert run(fg.PCN(fg.SMC(), moves=3), 32, 1, budget=limit).denoiser_rows <= 300
     with pytest.raises(ValueError, match="denoiser_rows: 200 cannot pay"):

@@ -64,7 +64,8 @@ def test_numpy(name):
 @pytest.mark.parametrize("name", arguments())
 def test_jax(name):
     jax = pytest.importorskip("jax")
-    with jax.enable_x64(True):
+    sixty_four = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
+    with sixty_four(True):
         check(name, lambda x: jax.numpy.asarray(x.numpy()), jax.Array)
 
 

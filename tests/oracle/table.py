@@ -9,16 +9,21 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import fastguide as fg
 from fastguide.bench.output import save
 from fastguide.guidance import Guidance
 from tests.guidance.test_exact import CONSISTENT
+from tests.guidance.test_gaussian import run as run_mixture
 from tests.oracle.autoregressive import HiddenMarkov
 from tests.oracle.checks import mean_distance, pooled_distance, sampled, slope, weighted
 from tests.oracle.enumerable import Enumerable, noise_floor, total_variation
+from tests.oracle.gaussian import CONTINUOUS, Mixture, moments
 from tests.oracle.masked import TabularMasked
 from tests.oracle.soft import Table
 from tests.oracle.uniform import TabularDiscrete
@@ -41,6 +46,33 @@ BIASED = {
 }
 CHILDREN = (1, 2, 4, 8, 16, 32, 64)
 SWEEPS = (1, 2, 4, 8, 16, 32)
+SEARCHES = {
+    f"{policy} {growth:g}": fg.TreeSearch(policy=policy, growth=growth)
+    for policy, growth in [*(("boltzmann", g) for g in (0.5, 0.8, 0.9, 0.95, 1.0)), ("uct", 0.8)]
+}
+TREES = (8, 8, 8, 8)
+DRAWS = 100_000
+MIXTURE_STEPS, MIXTURE_PARTICLES = 300, (1_000, 20)
+MIXTURE = {
+    "SMC": fg.SMC(),
+    "SMC always": fg.SMC(ess_threshold=1.0),
+    "SMC, steps 0 to 99": fg.SMC(value_steps=range(100)),
+    "SMC, steps 100 to 199": fg.SMC(value_steps=range(100, 200)),
+    "SMC, steps 200 to 299": fg.SMC(value_steps=range(200, 300)),
+    "SMC, every tenth step": fg.SMC(value_steps=range(0, 300, 10)),
+    "SMC, no step": fg.SMC(value_steps=()),
+    "SMC max_difference": fg.SMC(potential="max_difference"),
+    "SMC max, every tenth step": fg.SMC(potential="max", value_steps=range(0, 300, 10), ess_threshold=0.9),
+    "SMC adaptive": fg.SMC(target_ess=0.5),
+    "NestedSMC 3": fg.NestedSMC(branch=3),
+    "TDS through": fg.TDS(clip=1.0),
+    "TDS decoded": fg.TDS(gradient="decoded", clip=1.0),
+    "PCN, then SMC": fg.PCN(fg.SMC(), moves=4),
+    "BestOfN": fg.BestOfN(),
+    "Refine, 40 rounds of Metropolis": fg.Refine(fg.BestOfN(), rounds=40, level=0.7, accept="metropolis"),
+    "SVDD 8": fg.SVDD(branch=8),
+    "ClassifierGuidance": fg.ClassifierGuidance(clip=1.0),
+}
 
 Row = dict[str, Any]
 """Column to what stands in it: numbers as they are, rounded where they are shown."""
@@ -133,12 +165,49 @@ def sweep_rows() -> Iterator[Row]:
         yield {"sweeps": sweeps, "total variation": found, "exact draws": noise_floor(target, 20_000)}
 
 
+def rollout_rows() -> Iterator[Row]:
+    """Distances of 8 trees to the target after so many rollouts, by policy and growth; growth 1 is independent sampling."""
+    oracle = TabularMasked()
+    target, _ = oracle.target(1.0)
+    for name, search in SEARCHES.items():
+        distances = []
+        for rollouts, trees in zip(SIZES, TREES, strict=True):
+            guidance = replace(search, rollouts=rollouts, batch=max(16, rollouts // 32))
+            # Systematic draws, so many that they are the law of the leaves.
+            samples = sampled(oracle, guidance, DRAWS, trees, value=None).samples.view(trees, DRAWS, -1)
+            even = torch.zeros(DRAWS, dtype=torch.float64)
+            found = [total_variation(oracle.frequencies(own, even), target) for own in samples]
+            distances.append(sum(found) / trees)
+        row: Row = {f"{n:,} rollouts": d for n, d in zip(SIZES, distances, strict=True)}
+        yield {"policy and growth": name, **row, "slope": slope(SIZES, distances)}
+
+
+def mixture_rows() -> Iterator[Row]:
+    """A mixture of two normals under a quadratic reward, 300 steps, 20 groups of 1,000; log Ẑ has its standard error."""
+    process = fg.GaussianProcess(1, steps=MIXTURE_STEPS, schedule="cosine")
+    exact = {"closed form": CONTINUOUS, "as run, on a grid": Mixture(process).target(points=801)}
+    for name, known in exact.items():
+        yield {"guidance": name, "log Z": known.log_z, "±": None, "mean": known.mean, "variance": known.variance}
+    for name, guidance in MIXTURE.items():
+        found = moments(result := run_mixture(process, guidance, *MIXTURE_PARTICLES))
+        estimated = guidance.estimates_normalizer
+        yield {
+            "guidance": name,
+            "log Z": found.log_z if estimated else None,
+            "±": result.log_normalizer.standard_error if estimated else None,
+            "mean": found.mean,
+            "variance": found.variance,
+        }
+
+
 SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
     "guidance": ("Guidance", guidance_rows),
     "values": ("Values", value_rows),
     "processes": ("Processes without a mask", process_rows),
     "children": ("Children M", children_rows),
     "sweeps": ("Sweeps of particle Gibbs", sweep_rows),
+    "rollouts": ("Rollouts of tree search", rollout_rows),
+    "mixture": ("Real states", mixture_rows),
 }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastguide.deferred import require
 from fastguide.guidance.gradients import real, tokens
 from fastguide.guidance.protocol import is_number
 from fastguide.memory import fixed_batches
@@ -71,6 +72,10 @@ class GradientProposal:
             return self._of_means(states, scale)
         return self._of_tokens(states, scale)
 
+    def gradient_of(self, states: States) -> Tensor:
+        """Return float32 ``[U, *shape]``, ∇v of real states."""
+        return self._estimate(states, self._estimator(_OF_REAL, "through"), states.x.shape)
+
     def _of_tokens(self, states: States, scale: float) -> Tensor:
         output = states.output
         assert output is not None
@@ -94,8 +99,7 @@ class GradientProposal:
             )
         if noise[states.step] == 0.0:
             return torch.zeros_like(states.x)
-        gradient = self._estimate(states, self._estimator(_OF_REAL, "through"), states.x.shape)
-        guided: Tensor = bound.guide(gradient, states.step, self.alpha)
+        guided: Tensor = bound.guide(self.gradient_of(states), states.step, self.alpha)
         return guided.mul_(scale)
 
     def _estimator(self, known: dict[str, Estimator], default: str) -> Estimator:
@@ -109,8 +113,7 @@ class GradientProposal:
     def _estimate(self, states: States, estimate: Estimator, shape: torch.Size) -> Tensor:
         out = torch.empty(shape, dtype=torch.float32, device=states.x.device)
         rows = max(1, min(states.predictor.call_rows, _NUMBERS // max(1, math.prod(shape[1:]))))
-        for problem in torch.unique(states.problem):
-            members = (states.problem == problem).nonzero()[:, 0]
+        for members in states.scene.problems.members(states.problem):
             # A call has always as many rows, padded by repeating the last: the last bits of a network's gradient may depend on
             # the number. They may depend on the place of a row too; weights follow the shift as it was, and stay exact.
             for index, count in fixed_batches(len(members), rows, members.device):
@@ -119,11 +122,14 @@ class GradientProposal:
                 if part.shape != (len(some), *shape[1:]):
                     raise ValueError(f"gradient: expected shape {[len(some), *shape[1:]]}, got {list(part.shape)}")
                 out[members[index[:count]]] = part[:count].detach().to(out)
-        if not bool(torch.isfinite(out).all()):
-            raise ValueError(
+        require(
+            torch.isfinite(out),
+            out,
+            lambda *_: ValueError(
                 f"gradient: the reward has a derivative that is nan or infinite, at noise level {states.time:g}; "
                 'smooth it, or use gradient="exact" for tokens'
-            )
+            ),
+        )
         if self.clip is not None:
             flat = out.flatten(1)
             flat *= self.clip / flat.norm(dim=1, keepdim=True).clamp(min=self.clip)
