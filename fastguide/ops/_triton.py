@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastguide import cuda
 from fastguide.errors import BackendUnavailable
 from fastguide.ops import _native
 
@@ -86,7 +87,9 @@ def is_deferring() -> bool:
     return _deferred.get() is not None
 
 
-def run(name: str, x: Tensor, *arguments: Any, keep: bool = False, module: str | None = None) -> tuple[int, int]:
+def run(
+    name: str, x: Tensor, *arguments: Any, keep: bool = False, module: str | None = None, backend: str = "triton"
+) -> tuple[int, int]:
     """Launch the kernels of operation ``name``, and return a status code and index as the compiled kernels do.
 
     Args:
@@ -94,8 +97,11 @@ def run(name: str, x: Tensor, *arguments: Any, keep: bool = False, module: str |
         arguments: of ``fastguide.triton.<name>.<name>``, less the status, which comes last.
         keep: whether degenerate rows are no error.
         module: the module that holds the launcher, where it is not named as the operation.
+        backend: with ``"cuda"``, those of ``fastguide._cuda`` are launched, if it has any for these arguments.
     """
-    launch: Callable[..., None] = getattr(_load(module or name), name)
+    launch = cuda.launcher(name, arguments) if backend == "cuda" and x.is_cuda else None
+    if launch is None:
+        launch = getattr(_load(module or name), name)
     launching = _load("_launch")
     launching.require(name, x)
     later = _deferred.get()
