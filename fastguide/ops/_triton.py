@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fastguide import cuda
 from fastguide.deferred import pending
 from fastguide.errors import BackendUnavailable, DegenerateWeights
 from fastguide.ops import _native
@@ -40,7 +41,9 @@ def _tell(name: str, keep: bool, words: Tensor) -> Exception | None:
     return None
 
 
-def run(name: str, x: Tensor, *arguments: Any, keep: bool = False, module: str | None = None) -> tuple[int, int]:
+def run(
+    name: str, x: Tensor, *arguments: Any, keep: bool = False, module: str | None = None, backend: str = "triton"
+) -> tuple[int, int]:
     """Launch the kernels of operation ``name``, and return a status code and index as the compiled kernels do.
 
     Args:
@@ -48,8 +51,11 @@ def run(name: str, x: Tensor, *arguments: Any, keep: bool = False, module: str |
         arguments: of ``fastguide.triton.<name>.<name>``, less the status, which comes last.
         keep: whether degenerate rows are no error.
         module: the module that holds the launcher, where it is not named as the operation.
+        backend: with ``"cuda"``, those of ``fastguide._cuda`` are launched, if it has any for these arguments.
     """
-    launch: Callable[..., None] = getattr(_load(module or name), name)
+    launch = cuda.launcher(name, arguments) if backend == "cuda" and x.is_cuda else None
+    if launch is None:
+        launch = getattr(_load(module or name), name)
     launching = _load("_launch")
     launching.require(name, x)
     later = pending()
