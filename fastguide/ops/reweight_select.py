@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _arrays, _checks, _library, _native
+from fastguide.ops import _arrays, _checks, _library, _native, _triton
 from fastguide.ops.evaluate import CompiledValue, Evaluation, launch_evaluation, prepare
 from fastguide.reference import reweight_select as _reference
 from fastguide.reference.philox import expand_seed
@@ -87,7 +87,7 @@ def reweight_select(
         step: selects another stream of random numbers, in [0, 2^28).
         degenerate: ``"raise"``, or ``"keep"``: a group whose weights are all zero is carried as it is, with log-Z
             increment ``-inf`` and ESS 0.
-        backend: ``"cpu"`` or ``"torch"`` (the reference); None chooses by device and `fastguide.config`.
+        backend: ``"cpu"``, ``"triton"`` or ``"torch"`` (the reference); None chooses by device and `fastguide.config`.
 
     Raises:
         ValueError: NaN or +inf in an input, or an updated log-weight above 1e9 (argument and index are named); a wrong
@@ -204,10 +204,11 @@ def _launch(
     backend: str | None,
 ) -> _Outputs:
     lead = log_weights.shape[:-1]
-    if config.choose_backend(log_weights.device, backend) == "cpu":
+    backend = config.choose_backend(log_weights.device, backend, cuda=True)
+    if backend != "torch":
         return _run(
             None, log_weights, values, previous_values, betas, beta, previous_betas, previous_beta, log_ratio, running,
-            rule, ess_threshold, seeds, seed, step, keep,
+            rule, ess_threshold, seeds, seed, step, keep, backend,
         )  # fmt: skip
     n = log_weights.shape[-1]
     rows = [None if x is None else x.detach().reshape(-1, n) for x in (log_weights, values, previous_values, log_ratio)]
@@ -267,7 +268,7 @@ def _launch_states(
     if config.choose_backend(log_weights.device, backend) == "cpu":
         return _run(
             evaluation, log_weights, log_weights.new_empty(log_weights.shape), previous_values, betas, beta,
-            previous_betas, previous_beta, log_ratio, running, rule, ess_threshold, seeds, seed, step, keep,
+            previous_betas, previous_beta, log_ratio, running, rule, ess_threshold, seeds, seed, step, keep, "cpu",
         )  # fmt: skip
     return _launch(
         log_weights, launch_evaluation(*evaluation, backend).to(log_weights.dtype).reshape(log_weights.shape),
@@ -293,28 +294,23 @@ def _run(
     seed: int,
     step: int,
     keep: bool,
+    backend: str,
 ) -> _Outputs:
-    """Run the kernel, which writes ``values`` first where there is an evaluation."""
-    _checks.on_cpu("log_weights", log_weights)
+    """Run the kernel; that of the CPU writes ``values`` first where there is an evaluation."""
+    if backend == "cpu":
+        _checks.on_cpu("log_weights", log_weights)
     inputs = [
         None if x is None else _native.plain(x) for x in (log_weights, values, previous_values, log_ratio, running)
     ]
     outputs = _outputs(log_weights, running)
-    _native.advise_huge_pages(*outputs)
-    code, index = _native.reweight_select(
-        inputs,
-        betas,
-        beta,
-        previous_betas,
-        previous_beta,
-        RULES.index(rule),
-        ess_threshold,
-        seeds,
-        seed,
-        step,
-        outputs,
-        None if evaluation is None else evaluation.native(),
-    )
+    arguments = (
+        inputs, betas, beta, previous_betas, previous_beta, RULES.index(rule), ess_threshold, seeds, seed, step, outputs,
+    )  # fmt: skip
+    if backend == "cpu":
+        _native.advise_huge_pages(*outputs)
+        code, index = _native.reweight_select(*arguments, None if evaluation is None else evaluation.native())
+    else:
+        code, index = _triton.run("reweight_select", log_weights, *arguments, keep=keep, backend=backend)
     if code == _native.INVALID_VALUE:
         if evaluation is not None:
             # Where it is the value that failed, this says how.

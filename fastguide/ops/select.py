@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _arrays, _checks, _library, _native
+from fastguide.ops import _arrays, _checks, _library, _native, _triton
 from fastguide.reference import select as _reference
 from fastguide.reference.philox import expand_seed
 
@@ -73,7 +73,7 @@ def select(
             ``i``, log-mean-weight ``-inf`` and ESS 0, the latter repeat the items they have from the best on.
         out: a `Selection` of contiguous tensors to write and return, of the shapes and dtypes of the result; they must
             not overlap ``log_weights`` or each other. After an error they hold anything.
-        backend: ``"cpu"`` or ``"torch"`` (the reference); None chooses by device and `fastguide.config`.
+        backend: ``"cpu"``, ``"triton"`` or ``"torch"`` (the reference); None chooses by device and `fastguide.config`.
 
     Returns:
         A `Selection`. Precision: log-mean-weight within 3e-7 (float32 log-weights) or 1.5e-11 (float64); ESS too large
@@ -158,15 +158,29 @@ def _launch(
     out: Selection | None = None,
 ) -> Selection:
     shape = log_weights.shape
-    if config.choose_backend(log_weights.device, backend) == "cpu":
-        _checks.on_cpu("log_weights", log_weights)
+    backend = config.choose_backend(log_weights.device, backend, cuda=True)
+    if backend != "torch":
         x = (log_weights.resolve_neg() if log_weights.is_neg() else log_weights).contiguous()
-        if out is None:
-            out = _allocate(shape, k)
-        ancestors, log_mean_weight, ess = out
-        code, index = _native.select(
-            x, k, _RULE_CODES[rule], order == "slots", seeds, seed, step, ancestors, log_mean_weight, ess
-        )
+        if backend == "cpu":
+            _checks.on_cpu("log_weights", log_weights)
+            out = _allocate(shape, k) if out is None else out
+            code, index = _native.select(x, k, _RULE_CODES[rule], order == "slots", seeds, seed, step, *out)
+        else:
+            out = Selection(*_fake(x, k)) if out is None else out
+            code, index = _triton.run(
+                "select",
+                x,
+                x,
+                k,
+                _RULE_CODES[rule],
+                order == "slots",
+                seeds,
+                seed,
+                step,
+                *out,
+                keep=keep,
+                backend=backend,
+            )
         if code != _native.OK:
             if code == _native.INVALID_VALUE:
                 _checks.refuse_element("log_weights", log_weights, index)
@@ -200,17 +214,7 @@ def _allocate(shape: torch.Size, k: int) -> Selection:
     return Selection(ancestors, log_mean_weight, torch.empty_like(log_mean_weight))
 
 
-def _fake(
-    log_weights: Tensor,
-    k: int,
-    rule: str,
-    order: str,
-    seeds: Tensor | None,
-    seed: int,
-    step: int,
-    keep: bool,
-    backend: str | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(log_weights: Tensor, k: int, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
     lead = log_weights.shape[:-1]
     return (
         log_weights.new_empty((*lead, k), dtype=torch.int32),

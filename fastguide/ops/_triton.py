@@ -1,0 +1,69 @@
+"""The Triton kernels, imported when first asked for: Triton is optional, and its import takes a second."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from fastguide import cuda
+from fastguide.deferred import pending
+from fastguide.errors import BackendUnavailable, DegenerateWeights
+from fastguide.ops import _native
+
+
+@functools.cache
+def _load(module: str) -> Any:
+    try:
+        return importlib.import_module(f"fastguide.triton.{module}")
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise BackendUnavailable(
+            'backend "triton" needs Triton, which is not installed; run `pip install fastguide[gpu]`'
+        ) from error
+
+
+def _tell(name: str, keep: bool, words: Tensor) -> Exception | None:
+    """Return the error that the status words of calls of operation ``name`` tell of."""
+    code, index = _load("_launch").read_status(words)
+    where = f"flat index {index}"
+    if code == _native.INVALID_VALUE:
+        return ValueError(f"{name}: refused a value at {where} of its input in a call whose checks were deferred")
+    if code == _native.OUT_OF_RANGE:
+        return IndexError(f"{name}: an ancestor out of range at {where} in a call whose checks were deferred")
+    if code == _native.DEGENERATE and not keep:
+        return DegenerateWeights(f"{name}: every weight of row {index} is zero in a call whose checks were deferred")
+    return None
+
+
+def run(
+    name: str, x: Tensor, *arguments: Any, keep: bool = False, module: str | None = None, backend: str = "triton"
+) -> tuple[int, int]:
+    """Launch the kernels of operation ``name``, and return a status code and index as the compiled kernels do.
+
+    Args:
+        x: the tensor that decides where to run; the first argument of the error if nothing can run there.
+        arguments: of ``fastguide.triton.<name>.<name>``, less the status, which comes last.
+        keep: whether degenerate rows are no error.
+        module: the module that holds the launcher, where it is not named as the operation.
+        backend: with ``"cuda"``, those of ``fastguide._cuda`` are launched, if it has any for these arguments.
+    """
+    launch = cuda.launcher(name, arguments) if backend == "cuda" and x.is_cuda else None
+    if launch is None:
+        launch = getattr(_load(module or name), name)
+    launching = _load("_launch")
+    launching.require(name, x)
+    later = pending()
+    if later is not None:
+        make, read = partial(launching.new_status, x.device), partial(_tell, name, keep)
+        launch(*arguments, later.words((name, keep, x.device), make, read))
+        return _native.OK, -1
+    status = launching.new_status(x.device)
+    launch(*arguments, status)
+    code, index = launching.read_status(status)
+    return code, index
