@@ -297,10 +297,10 @@ def _split(processors: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
         if fill == -torch.inf and (name == "top_k" or least == 1) and getattr(warper, name) > 0:
             cut[name] = getattr(left.pop(), name)
     for processor in left:
-        kind = type(processor)
-        if kind.__module__.startswith("transformers.") and kind.__name__ not in _ROW_BY_ROW:
+        theirs = type(processor)
+        if theirs.__module__.startswith("transformers.") and theirs.__name__ not in _ROW_BY_ROW:
             raise ValueError(
-                f"logits_processor: {kind.__name__} is no function of a prefix and its scores, and guided generation cannot "
+                f"logits_processor: {theirs.__name__} is no function of a prefix and its scores, and guided generation cannot "
                 "honour it; leave it, or the option that asks for it, out"
             )
     return left, cut
@@ -349,7 +349,7 @@ class _Processed(Denoiser):
         scores = output.to(torch.float32, copy=True)
         free = x == self.vocab
         length, left = free.int().argmax(1), free.sum(1)
-        for number in left[left > 0].unique().tolist():
+        for number in sorted(set(left[left > 0].tolist())):
             who = (left == number).nonzero()[:, 0]
             width = self.prompts.width + self.prompts.new - number
             padding = width - length[who]
@@ -421,6 +421,7 @@ def fill_mask(
             f"attention_mask: expected the shape of input_ids [G, L], got {list(seen.shape)} and {list(input_ids.shape)}"
         )
     denoiser = _Infilling(model, tokenizer, mask_token_id)
+    assert mask_token_id is not None
     masks = int((input_ids == mask_token_id).sum(1).max())
     if masks == 0:
         raise ValueError(f"input_ids: no token is the mask, {mask_token_id}; there is nothing to fill in")
