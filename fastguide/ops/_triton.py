@@ -81,17 +81,22 @@ def deferred(into: Deferred | None = None) -> Iterator[Deferred]:
         _deferred.reset(token)
 
 
+def launcher(name: str, x: Tensor) -> Callable[..., None]:
+    """Return ``fastguide.triton.<name>.<name>``, if kernels can run on tensors where ``x`` is."""
+    launch: Callable[..., None] = getattr(_load(name), name)
+    _load("_launch").require(name, x)
+    return launch
+
+
 def run(name: str, x: Tensor, *arguments: Any, keep: bool = False) -> tuple[int, int]:
     """Launch the kernels of operation ``name``, and return a status code and index as the compiled kernels do.
 
     Args:
-        x: the tensor that decides where to run; the first argument of the error if nothing can run there.
-        arguments: of ``fastguide.triton.<name>.<name>``, less the status, which comes last.
+        x: a tensor of those the kernels run on.
+        arguments: of the `launcher`, less the status, which comes last.
         keep: whether degenerate rows are no error.
     """
-    launch: Callable[..., None] = getattr(_load(name), name)
-    launching = _load("_launch")
-    launching.require(name, x)
+    launch, launching = launcher(name, x), _load("_launch")
     later = _deferred.get()
     if later is not None:
         launch(*arguments, later.words(name, keep, x.device))
