@@ -9,6 +9,7 @@ import itertools
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +22,10 @@ class CompiledFunction:
     Attributes:
         name: for messages.
         dtype: of the states that it reads.
-        address: where it is.
+        address: where it is, or 0 if it is for a GPU only.
         owner: what has to stay alive for the address to be good.
         python: the same on a tensor of states ``[n, columns]``, or None; it raises what the compiled one cannot.
+        device: the same as a ``triton.jit`` device function, or None.
     """
 
     name: str
@@ -31,6 +33,7 @@ class CompiledFunction:
     address: int
     owner: object
     python: Callable[[Tensor], Tensor] | None = None
+    device: Any = None
 
 
 _numbers = itertools.count()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.errors import RewardError
-from fastguide.ops import _checks, _functions, _library, _native
+from fastguide.errors import BackendUnavailable, RewardError
+from fastguide.ops import _arrays, _checks, _functions, _library, _native, _triton
 from fastguide.reference import evaluate as _reference
 from fastguide.reference.activation import ACTIVATIONS
 
@@ -52,8 +52,9 @@ def evaluate(value: CompiledValue, states: Tensor, *, backend: str | None = None
     Args:
         value: one of `fastguide.values.compiled`, or a function made by `fastguide.value`.
         states: float32 ``[N, ...]``, or tokens ``[N, L]`` of int64, int32 or uint8, as the value demands.
-        backend: ``"cpu"`` or ``"torch"`` (the reference, which runs a Python function row by row); None chooses by
-            device and `fastguide.config`. A function given by its address has one implementation, called by both.
+        backend: ``"cpu"``, ``"triton"`` or ``"torch"`` (the reference, which runs a Python function row by row); None
+            chooses by device and `fastguide.config`. A function given by its address has one implementation, called by
+            ``"cpu"`` and ``"torch"``; one for Triton has none on the CPU but the Python function given with it.
 
     Returns:
         float32 ``[N]``. NaN where the arithmetic of a built-in kind gives NaN (only from states that hold NaN or
@@ -63,7 +64,10 @@ def evaluate(value: CompiledValue, states: Tensor, *, backend: str | None = None
         ValueError: a wrong shape, or a token that the value does not score, such as the mask.
         TypeError: a wrong dtype, or ``value`` is no compiled value.
         RewardError: a function raised, or returned NaN; ``.sample`` is the state.
+        BackendUnavailable: a function has no implementation for the backend.
     """
+    if type(states) is not Tensor and _arrays.is_foreign(states):
+        return _arrays.in_torch(evaluate, states, locals())
     launch = _op if torch.compiler.is_compiling() else launch_evaluation
     values: Tensor = launch(*prepare(value, states), backend)
     return values
@@ -97,7 +101,10 @@ class Evaluation(NamedTuple):
         """Return the number of the kind, states ``[rows, columns]``, parameters and settings as the kernels read them."""
         states, kind, parameters, settings = self
         if kind == "function":
-            settings = [_functions.find(settings[0]).address]
+            function = _functions.find(settings[0])
+            if function.address == 0:
+                _refuse_backend(function, "cpu")
+            settings = [function.address]
         return KINDS.index(kind), _rows(states), [p.contiguous() for p in parameters], settings
 
 
@@ -123,13 +130,22 @@ def launch_evaluation(
     """Compute the values ``[N]`` of an `Evaluation`."""
     rows = _rows(states)
     function = _functions.find(settings[0]) if kind == "function" else None
-    if config.choose_backend(states.device, backend) == "torch" and (function is None or function.python is not None):
+    asked, backend = backend, config.choose_backend(states.device, backend)
+    if asked is None and backend == "triton" and function is not None and function.device is None:
+        backend = "torch"  # what a GPU cannot call, Python may
+    if backend == "torch" and (function is None or function.python is not None):
         return _refer(rows, kind, [p.to(states.device) for p in parameters], settings, function)
-    _checks.on_cpu("states", states)
-    out = torch.empty(len(rows), dtype=torch.float32)
+    out = torch.empty(len(rows), dtype=torch.float32, device=states.device)
     if len(rows) == 0:
         return out
-    code, index = _native.evaluate(*Evaluation(rows, kind, parameters, settings).native(), out)
+    if backend == "triton":
+        if function is not None and function.device is None:
+            _refuse_backend(function, backend)
+        device = None if function is None else function.device
+        code, index = _triton.run("evaluate", states, kind, rows, parameters, settings, device, out)
+    else:
+        _checks.on_cpu("states", states)
+        code, index = _native.evaluate(*Evaluation(rows, kind, parameters, settings).native(), out)
     if code == _native.OUT_OF_MEMORY:
         raise MemoryError("evaluate: no memory for its workspace; evaluate fewer columns or a narrower network")
     if code == _native.OUT_OF_RANGE:
@@ -163,6 +179,15 @@ def _refer(
         return _reference.motif_count(rows, [[next(tokens) for _ in range(n)] for n in lengths])
     values: Tensor = getattr(_reference, kind)(rows, *parameters)
     return values
+
+
+def _refuse_backend(function: _functions.CompiledFunction, backend: str) -> NoReturn:
+    advice = (
+        "states on a GPU need a TritonFunction, or are brought to the CPU"
+        if backend == "triton"
+        else 'states on the CPU need a function made by fastguide.value, or python= and backend="torch"'
+    )
+    raise BackendUnavailable(f"value '{function.name}': has no implementation for backend \"{backend}\"; {advice}")
 
 
 def _vocab(kind: str, settings: list[int]) -> int:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _gaussian, _library, _masked, _native
+from fastguide.deferred import deferring
+from fastguide.ops import _arrays, _checks, _gaussian, _library, _masked, _native, _triton
 from fastguide.ops._gaussian import Coefficient
 from fastguide.reference import gaussian_step as _reference
 from fastguide.reference.philox import expand_seed
@@ -57,7 +58,7 @@ def gaussian_step(
         step: the number of the step, keying its draws.
         slots: ``[P]`` int64 or int32, the number of each particle within its group; default ``0..P/G-1``.
         out: ``[P, M, ...]`` float32, contiguous and apart from the inputs, to write into and return.
-        backend: ``"cpu"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
+        backend: ``"cpu"``, ``"triton"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
 
     Returns:
         ``[P, M, ...]`` float32.
@@ -67,6 +68,8 @@ def gaussian_step(
         IndexError: an ancestor or slot is out of range; nothing is written then.
         TypeError: a dtype is not one of those above.
     """
+    if type(x) is not Tensor and _arrays.is_foreign(x):
+        return _arrays.in_torch(gaussian_step, x, locals())
     branch = _checks.count("branch", branch)
     _checks.step(step)
     _gaussian.check_rows("x", x, None)
@@ -106,17 +109,14 @@ def _launch(
     backend: str | None,
     out: Tensor | None = None,
 ) -> Tensor:
-    _gaussian.refuse_coefficients(coefficients)
+    if not deferring():
+        _gaussian.refuse_coefficients(coefficients)
     if out is not None:
         _checks.apart("out", (out,), (x, prediction, shift, coefficients, ancestors, seeds, slots))
-    if config.choose_backend(x.device, backend) == "cpu":
-        _checks.on_cpu("x", x)
-        if out is None:
-            children = _empty_children(x, ancestors, branch)
-            _native.advise_huge_pages(children)
-        else:
-            children = out
-        code, index = _native.gaussian_step(
+    backend = config.choose_backend(x.device, backend)
+    if backend != "torch":
+        children = _empty_children(x, ancestors, branch) if out is None else out
+        settings = (
             _gaussian.laid_out(x),
             _gaussian.laid_out(prediction),
             None if shift is None else _gaussian.laid_out(shift),
@@ -129,6 +129,13 @@ def _launch(
             step,
             slots,
         )
+        if backend == "cpu":
+            _checks.on_cpu("x", x)
+            if out is None:
+                _native.advise_huge_pages(children)
+            code, index = _native.gaussian_step(*settings)
+        else:
+            code, index = _triton.run("gaussian_step", x, *settings)
     else:
         children, code, index = _reference.gaussian_step(
             x.detach(),

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _gaussian, _library, _masked, _native
+from fastguide.deferred import deferring
+from fastguide.ops import _arrays, _checks, _gaussian, _library, _masked, _native, _triton
 from fastguide.ops._gaussian import Coefficient
 from fastguide.reference import log_ratio as _reference
 
@@ -44,7 +45,7 @@ def gaussian_log_ratio(
         shift: the shape of ``x``, float32, float16 or bfloat16.
         shift_coefficient: a number or ``[G]``.
         ancestors: ``[P]`` int64 or int32, the row of ``x`` that each particle continues; default ``0..U-1``.
-        backend: ``"cpu"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
+        backend: ``"cpu"``, ``"triton"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
 
     Returns:
         ``[P, M]`` float64.
@@ -54,6 +55,8 @@ def gaussian_log_ratio(
         IndexError: an ancestor is out of range.
         TypeError: a dtype is not one of those above.
     """
+    if type(x) is not Tensor and _arrays.is_foreign(x):
+        return _arrays.in_torch(gaussian_log_ratio, x, locals())
     _gaussian.check_rows("x", x, None)
     _gaussian.check_rows("prediction", prediction, x)
     _gaussian.check_rows("shift", shift, x)
@@ -105,7 +108,7 @@ def masked_log_ratio(
         ancestors: ``[P]`` int64 or int32, the row of ``tokens`` that each particle continues; default ``0..U-1``.
         lengths: ``[G]`` int64 or int32, one a group of ``P / G`` consecutive particles; positions from the length on
             are padding and add nothing.
-        backend: ``"cpu"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
+        backend: ``"cpu"``, ``"triton"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
 
     Returns:
         ``[P, M]`` float64.
@@ -117,6 +120,8 @@ def masked_log_ratio(
         IndexError: an ancestor is out of range.
         TypeError: a dtype is not one of those above.
     """
+    if type(tokens) is not Tensor and _arrays.is_foreign(tokens):
+        return _arrays.in_torch(masked_log_ratio, tokens, locals())
     inverse_temperature = _masked.check_temperature(temperature)
     if inverse_temperature == 0:
         raise ValueError("temperature: expected a positive number, got 0, at which there are no probabilities")
@@ -163,11 +168,12 @@ def _launch_gaussian(
     ancestors: Tensor | None,
     backend: str | None,
 ) -> Tensor:
-    _gaussian.refuse_coefficients(coefficients, "above 0")
-    if config.choose_backend(x.device, backend) == "cpu":
-        _checks.on_cpu("x", x)
+    if not deferring():
+        _gaussian.refuse_coefficients(coefficients, "above 0")
+    backend = config.choose_backend(x.device, backend)
+    if backend != "torch":
         ratios = _empty_ratios(children)
-        code, index = _native.gaussian_log_ratio(
+        given = (
             _native.plain(children),
             _gaussian.laid_out(x),
             _gaussian.laid_out(prediction),
@@ -177,6 +183,11 @@ def _launch_gaussian(
             numbers,
             ancestors,
         )
+        if backend == "cpu":
+            _checks.on_cpu("x", x)
+            code, index = _native.gaussian_log_ratio(*given)
+        else:
+            code, index = _triton.run("gaussian_log_ratio", x, *given, module="log_ratio")
     else:
         ratios, code, index = _reference.gaussian_log_ratio(
             children.detach(),
@@ -204,10 +215,10 @@ def _launch_masked(
     lengths: Tensor | None,
     backend: str | None,
 ) -> Tensor:
-    if config.choose_backend(tokens.device, backend) == "cpu":
-        _checks.on_cpu("tokens", tokens)
+    backend = config.choose_backend(tokens.device, backend)
+    if backend != "torch":
         ratios = _empty_ratios(children)
-        code, index = _native.masked_log_ratio(
+        given = (
             tokens,
             children.contiguous(),
             logits,
@@ -220,6 +231,11 @@ def _launch_masked(
             ancestors,
             lengths,
         )
+        if backend == "cpu":
+            _checks.on_cpu("tokens", tokens)
+            code, index = _native.masked_log_ratio(*given)
+        else:
+            code, index = _triton.run("masked_log_ratio", tokens, *given, module="log_ratio")
     else:
         ratios, code, index = _reference.masked_log_ratio(
             tokens,

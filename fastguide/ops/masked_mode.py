@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _library, _masked, _native
+from fastguide.ops import _arrays, _checks, _library, _masked, _native, _triton
 from fastguide.reference import masked_mode as _reference
 from fastguide.reference.philox import expand_seed
 
@@ -45,7 +45,7 @@ def masked_mode(
         slots: ``[U]`` int64 or int32, the number of each state within its group; default ``0..U/G-1``.
         lengths: ``[G]`` int64 or int32; positions from the length of the group on are padding, copied and never filled.
         out: ``[U, L]``, contiguous, of the dtype of ``tokens`` and apart from them: written and returned.
-        backend: ``"cpu"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
+        backend: ``"cpu"``, ``"triton"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
 
     Returns:
         ``[U, L]`` of the dtype of ``tokens``.
@@ -56,6 +56,8 @@ def masked_mode(
         IndexError: a slot is out of range.
         TypeError: a dtype is not one of those above.
     """
+    if type(tokens) is not Tensor and _arrays.is_foreign(tokens):
+        return _arrays.in_torch(masked_mode, tokens, locals())
     if rule not in ("argmax", "draw"):
         _checks.choice("rule", rule, ("argmax", "draw"))
     _checks.step(step)
@@ -92,14 +94,19 @@ def _launch(
     backend: str | None,
     out: Tensor | None = None,
 ) -> Tensor:
-    if config.choose_backend(tokens.device, backend) == "cpu":
-        _checks.on_cpu("tokens", tokens)
+    backend = config.choose_backend(tokens.device, backend)
+    if backend != "torch":
         filled = torch.empty_like(tokens) if out is None else out
-        if out is None:
-            _native.advise_huge_pages(filled)
-        code, index = _native.masked_mode(
-            tokens, logits, filled[:, None], inverse_temperature, top_k, top_p, bias, seeds, seed, step, slots, lengths
-        )
+        settings = (
+            tokens, logits, filled[:, None], inverse_temperature, top_k, top_p, bias, seeds, seed, step, slots, lengths,
+        )  # fmt: skip
+        if backend == "cpu":
+            _checks.on_cpu("tokens", tokens)
+            if out is None:
+                _native.advise_huge_pages(filled)
+            code, index = _native.masked_mode(*settings)
+        else:
+            code, index = _triton.run("masked_mode", tokens, *settings)
     else:
         filled, code, index = _reference.masked_mode(
             tokens,

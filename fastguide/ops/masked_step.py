@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _library, _masked, _native
+from fastguide.deferred import deferring
+from fastguide.ops import _arrays, _checks, _library, _masked, _native, _triton
 from fastguide.reference import masked_step as _reference
 from fastguide.reference.philox import expand_seed
 
@@ -79,7 +80,7 @@ def masked_step(
         lengths: ``[G]`` int64 or int32; positions from the length of the group on are padding: copied, never drawn,
             remasked or counted.
         out: ``[P, M, L]``, contiguous, of the dtype of ``tokens`` and apart from all that is read: written and returned.
-        backend: ``"cpu"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
+        backend: ``"cpu"``, ``"triton"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
 
     Returns:
         ``[P, M, L]`` of the dtype of ``tokens``.
@@ -90,6 +91,8 @@ def masked_step(
         IndexError: an ancestor or slot is out of range.
         TypeError: a dtype is not one of those above.
     """
+    if type(tokens) is not Tensor and _arrays.is_foreign(tokens):
+        return _arrays.in_torch(masked_step, tokens, locals())
     probability, counts, count = _masked.check_reveal(reveal_probability, reveal_count, order)
     if remask_probability != 0:
         _masked.check_probability("remask_probability", remask_probability)
@@ -147,17 +150,22 @@ def _launch(
     backend: str | None,
     out: Tensor | None = None,
 ) -> Tensor:
-    if counts is not None:
+    if counts is not None and not deferring():
         _masked.refuse_negative("reveal_count", counts)
-    if config.choose_backend(tokens.device, backend) == "cpu":
-        _checks.on_cpu("tokens", tokens)
+    backend = config.choose_backend(tokens.device, backend)
+    if backend != "torch":
         children = _empty_children(tokens, ancestors, branch) if out is None else out
-        if out is None:
-            _native.advise_huge_pages(children)
-        code, index = _native.masked_step(
+        settings = (
             tokens, logits, children, reveal_probability, counts, count, confidence, remask_probability, frozen,
             inverse_temperature, top_k, top_p, bias, shift, ancestors, seeds, seed, step, slots, lengths,
         )  # fmt: skip
+        if backend == "cpu":
+            _checks.on_cpu("tokens", tokens)
+            if out is None:
+                _native.advise_huge_pages(children)
+            code, index = _native.masked_step(*settings)
+        else:
+            code, index = _triton.run("masked_step", tokens, *settings)
     else:
         groups = 1 if seeds is None else len(seeds)
         if counts is None and count >= 0:

@@ -10,20 +10,11 @@ import triton.language as tl
 from torch import Tensor
 
 from fastguide.triton import _launch
-from fastguide.triton._particles import number_of, seed_of, state_of, tile_size
+from fastguide.triton._particles import coefficient, number_of, seed_of, state_of, tile_size, variant
 from fastguide.triton._status import RANGES, report, trouble
 from fastguide.triton.numerics.normal import normal_pair
 from fastguide.triton.numerics.philox import NOISE, counter_word, philox
 from fastguide.triton.numerics.tokens import OUT_OF_RANGE
-
-
-@triton.jit
-def coefficient(coefficients, number, i: tl.constexpr, groups, group, present):
-    """Return float32 ``[P, 1]``: coefficient ``i`` of groups, from ``[4, G]`` or one number for all."""
-    if coefficients is None:
-        return tl.zeros([group.shape[0], 1], tl.float32) + number
-    else:
-        return tl.load(coefficients + i * groups + group, mask=present, other=0.0)[:, None]
 
 
 @triton.jit
@@ -106,3 +97,11 @@ def gaussian_step(
         coefficients, *numbers, groups, ancestors, slots, seeds, seed, step, x.shape[0], particles, particles // groups,
         branch, size, (2**32 - branch) // branch, **tile, **_launch.EXACT,
     )  # fmt: skip
+
+
+_TILE = {"P": 1, "D": 1024}
+_PLAIN = {"coefficients": None, "shift": None, "ancestors": None, "slots": None, "seeds": None}
+VARIANTS = [
+    variant(_combine, _TILE | _PLAIN, 4, "", children="*fp32", seed="i64"),
+    variant(_combine, _TILE, 4, "every option, bfloat16", children="*fp32", prediction="*bf16", shift="*bf16"),
+]

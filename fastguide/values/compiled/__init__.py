@@ -5,7 +5,8 @@ Each is a frozen dataclass and a `fastguide.rewards.Reward`: a callable ``states
 `fastguide.ops.reweight_select`.
 
 On float32 states `Linear`, `Quadratic`, `MLP`; on tokens `PositionWeightMatrix`, `MotifCount`, `Potts`. Anything else is a
-function of one's own: `fastguide.value` compiles one written in Python, `Function` takes the address of any other.
+function of one's own: `fastguide.value` compiles one written in Python, `Function` takes the address of any other,
+`TritonFunction` a device function for states on a GPU.
 
 A row's value does not depend on the batch it stands in. The built-in kinds sum in the order and precision that they state,
 so they give the same bits at every SIMD level and number of threads. Gradients (`soft`) are
@@ -13,7 +14,7 @@ torch's; counts and functions have none.
 """
 
 from fastguide.values.compiled.dense import MLP, Linear, Quadratic
-from fastguide.values.compiled.function import Function, PythonFunction, value
+from fastguide.values.compiled.function import Function, PythonFunction, TritonFunction, value
 from fastguide.values.compiled.protocol import Compiled
 from fastguide.values.compiled.tokens import MotifCount, PositionWeightMatrix, Potts
 
@@ -27,5 +28,6 @@ __all__ = [
     "Potts",
     "PythonFunction",
     "Quadratic",
+    "TritonFunction",
     "value",
 ]

@@ -72,6 +72,56 @@ class Function(_Function):
         return [], [self._number]
 
 
+@dataclass(frozen=True, eq=False)
+class TritonFunction(_Function):
+    """A value written as a device function of Triton, inlined into the kernel that evaluates it::
+
+        @triton.jit
+        def norm(state, present, columns):
+            total = tl.zeros(state.shape, tl.float32)
+            for d in range(columns):
+                x = tl.load(state + d, mask=present, other=0.0)
+                total += x * x
+            return total
+
+    Args:
+        function: a ``triton.jit`` function of pointers ``[R]`` to the first number of each state, of whether there is such
+            a state ``[R]``, and of how many numbers a state has. It returns float32 ``[R]``, for a state what depends on
+            that state only; NaN is an error.
+        dtype: of the states it reads: float32, float64, uint8, int32 or int64.
+        python: the same on a tensor of states ``[n, columns]``, returning ``[n]``, for the ``"torch"`` backend; or None.
+        name: for messages, tables and reports; None takes that of the function.
+    """
+
+    function: Any
+    dtype: torch.dtype = torch.float32
+    python: Callable[[Tensor], Tensor] | None = None
+    name: str = ""
+    kind: str = field(default="function", init=False, repr=False)
+    _function: CompiledFunction = field(init=False, repr=False)
+    _number: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise TypeError(f"dtype: expected one of {', '.join(map(str, DTYPES))}, got {self.dtype}")
+        if not hasattr(self.function, "fn"):
+            raise TypeError(
+                f"function: expected a function decorated by triton.jit, got {type(self.function).__name__}"
+            )
+        object.__setattr__(self, "name", self.name or getattr(self.function, "__name__", "function"))
+        function = CompiledFunction(
+            self.name, self.dtype, 0, self.function, None if self.python is None else self._run, self.function
+        )
+        object.__setattr__(self, "_function", function)
+        object.__setattr__(self, "_number", enroll(function))
+
+    arguments = Function.arguments
+
+    def _run(self, rows: Tensor) -> Tensor:
+        assert self.python is not None
+        return self.python(rows).to(torch.float32)
+
+
 _CFunction: Any = ctypes.CFUNCTYPE(None).__mro__[1]
 
 

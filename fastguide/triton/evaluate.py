@@ -1,0 +1,290 @@
+"""``evaluate`` on the GPU: a state a lane, sums in the order and precision of the reference.
+
+A function of the user's own is a ``triton.jit`` device function ``value(state, present, columns)``: pointers ``[R]`` to the
+first number of each state, whether there is such a state, and how many numbers a state has. It returns float32 ``[R]`` and is
+inlined.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from fastguide.triton._launch import EXACT, Variant, cdiv, power_of_two
+from fastguide.triton._particles import tile_size
+from fastguide.triton._status import RANGES, ROWS, report, trouble
+from fastguide.triton.numerics.activation import NAMES, NONE, activate
+from fastguide.triton.numerics.tokens import INVALID_VALUE, OUT_OF_RANGE
+
+_PARTIAL = tl.constexpr(8)
+
+
+@triton.jit
+def _sum_columns(x, weight, center, constant, out, rows, columns, SQUARED: tl.constexpr, R: tl.constexpr):
+    n = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    sums = tl.zeros([R, _PARTIAL], tl.float64)
+    for first in range(0, columns, _PARTIAL):
+        d = first + tl.arange(0, _PARTIAL)[None, :]
+        inside = (n < rows)[:, None] & (d < columns)
+        term = tl.load(x + n[:, None] * columns + d, mask=inside, other=0.0).to(tl.float64)
+        factor = tl.load(weight + d, mask=d < columns, other=0.0).to(tl.float64)
+        if SQUARED:
+            y = term - tl.load(center + d, mask=d < columns, other=0.0).to(tl.float64)
+            term = y * y
+        sums = tl.where(inside, sums + factor * term, sums)
+    sums = tl.sum(tl.reshape(sums, [R, 2, 4]), 1)
+    sums = tl.sum(tl.reshape(sums, [R, 2, 2]), 1)
+    total = tl.sum(sums, 1)
+    last = tl.load(constant).to(tl.float64)
+    if SQUARED:
+        total = total * 0.5
+    tl.store(out + n, (total + last).to(tl.float32), mask=n < rows)
+
+
+@triton.jit
+def _layer(
+    x, center, weight, bias, out, rows, inputs, outputs, ACTIVATION: tl.constexpr, R: tl.constexpr,
+    W: tl.constexpr,
+):  # fmt: skip
+    """Write ``out`` ``[rows, outputs]``, ``weight`` transposed to ``[inputs, outputs]``, one input after the other."""
+    n = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    o = tl.program_id(1) * W + tl.arange(0, W)
+    y = tl.zeros([R, W], tl.float32)
+    if bias is not None:
+        y = y + tl.load(bias + o, mask=o < outputs, other=0.0)[None, :]
+    for d in range(inputs):
+        column = tl.load(x + n * inputs + d, mask=n < rows, other=0.0)
+        if center is not None:
+            column = column - tl.load(center + d)
+        y = y + column[:, None] * tl.load(weight + d * outputs + o, mask=o < outputs, other=0.0)[None, :]
+    inside = (n < rows)[:, None] & (o < outputs)[None, :]
+    tl.store(out + n[:, None] * outputs + o[None, :], activate(y, ACTIVATION), mask=inside)
+
+
+@triton.jit
+def _add_products(x, center, product, constant, out, rows, columns, R: tl.constexpr):
+    """Write the sums, in float64 and from left to right, of ``x``, or half of ``(x - center) * product`` and a constant."""
+    n = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    total = tl.zeros([R], tl.float64)
+    for d in range(columns):
+        term = tl.load(x + n * columns + d, mask=n < rows, other=0.0)
+        if product is None:
+            total = total + term.to(tl.float64)
+        else:
+            other = tl.load(product + n * columns + d, mask=n < rows, other=0.0)
+            total = total + (term - tl.load(center + d)).to(tl.float64) * other.to(tl.float64)
+    if product is not None:
+        total = total * 0.5 + tl.load(constant).to(tl.float64)
+    tl.store(out + n, total.to(tl.float32), mask=n < rows)
+
+
+@triton.jit
+def _check_tokens(states, status, count, columns, vocab, T: tl.constexpr):
+    flat = tl.program_id(0).to(tl.int64) * T + tl.arange(0, T)
+    token = tl.load(states + flat, mask=flat < count, other=0).to(tl.int64)
+    report(status, trouble((flat < count) & ((token < 0) | (token >= vocab)), flat, OUT_OF_RANGE, RANGES))
+
+
+@triton.jit
+def _token(states, n, d, inside, columns, vocab):
+    """Return int64 tokens; one out of range, which `_check_tokens` reports, is read as 0."""
+    token = tl.load(states + n * columns + d, mask=inside, other=0).to(tl.int64)
+    return tl.where((token < 0) | (token >= vocab), 0, token)
+
+
+@triton.jit
+def _best_windows(states, scores, out, rows, columns, window, vocab, R: tl.constexpr, S: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    n = row[:, None]
+    best = tl.full([R], float("-inf"), tl.float64)
+    for first in range(0, columns - window + 1, S):
+        start = first + tl.arange(0, S)[None, :]
+        inside = (n < rows) & (start <= columns - window)
+        total = tl.zeros([R, S], tl.float64)
+        for k in range(window):
+            token = _token(states, n, start + k, inside, columns, vocab)
+            total = total + tl.load(scores + k * vocab + token).to(tl.float64)
+        best = tl.maximum(best, tl.max(tl.where(inside, total, float("-inf")), 1))
+    tl.store(out + row, best.to(tl.float32), mask=row < rows)
+
+
+@triton.jit
+def _count_motifs(states, table, out, rows, columns, motifs, R: tl.constexpr, S: tl.constexpr):
+    """Count motifs; the table holds how many tokens each has, then their tokens."""
+    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    n = row[:, None]
+    total = tl.zeros([R], tl.int64)
+    motif = tl.full([], 0, tl.int32) + motifs
+    for m in range(motifs):
+        size = tl.load(table + m)
+        for first in range(0, columns - size + 1, S):
+            start = first + tl.arange(0, S)[None, :]
+            found = (n < rows) & (start <= columns - size)
+            for k in range(size):
+                token = tl.load(states + n * columns + start + k, mask=found, other=0).to(tl.int64)
+                found = found & (token == tl.load(table + motif + k))
+            total += tl.sum(found.to(tl.int64), 1)
+        motif += size
+    tl.store(out + row, total.to(tl.float32), mask=row < rows)
+
+
+@triton.jit
+def _potts_rows(states, fields, couplings, out, rows, columns, vocab, R: tl.constexpr, S: tl.constexpr):
+    """Write ``[rows, columns]``: the field of each position and its couplings to those after it, in float32, in order."""
+    n = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    n = n[:, None]
+    first = tl.program_id(1) * S
+    i = first + tl.arange(0, S)[None, :]
+    inside = (n < rows) & (i < columns)
+    at = _token(states, n, i, inside, columns, vocab)
+    total = tl.load(fields + i * vocab + at, mask=inside, other=0.0)
+    for j in range(first + 1, columns):
+        other = _token(states, n, j, n < rows, columns, vocab)
+        pair = inside & (i < j)
+        place = ((i.to(tl.int64) * columns + j) * vocab + at) * vocab + other
+        total = tl.where(pair, total + tl.load(couplings + place, mask=pair, other=0.0), total)
+    tl.store(out + n * columns + i, total, mask=inside)
+
+
+@triton.jit
+def _call(states, out, status, rows, columns, FUNCTION: tl.constexpr, R: tl.constexpr):
+    n = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    present = n < rows
+    values = FUNCTION(states + n * columns, present, columns)
+    report(status, trouble(present & (values != values), n, INVALID_VALUE, ROWS))
+    tl.store(out + n, values, mask=present)
+
+
+def evaluate(
+    kind: str,
+    states: Tensor,
+    parameters: Sequence[Tensor],
+    settings: Sequence[int],
+    function: Any,
+    out: Tensor,
+    status: Tensor,
+) -> None:
+    """Write the values ``out`` ``[rows]`` of states ``[rows, columns]``, all contiguous.
+
+    Args:
+        kind: one of ``KINDS`` of `fastguide.ops.evaluate`.
+        states: of the dtype that the kind reads.
+        parameters: as ``csrc/cpu/evaluate.h`` lists them, on any device; what is elsewhere is copied once.
+        settings: as listed there.
+        function: of the user's own, where ``kind`` is ``"function"``.
+        out: float32.
+        status: to lower: a token out of range by its flat index, NaN of a function by its row.
+    """
+    rows, columns = states.shape
+    if rows == 0:
+        return
+    own = [_beside(p, states.device, False) for p in parameters]
+    few = max(16, tile_size() // 32)
+    if kind in ("linear", "diagonal_quadratic"):
+        weight, center, constant = (own[0], None, own[1]) if kind == "linear" else own
+        _sum_columns[(cdiv(rows, few),)](
+            states, weight, center, constant, out, rows, columns, SQUARED=kind != "linear", R=few, **EXACT
+        )
+    elif kind == "quadratic":
+        product = torch.empty_like(states)
+        transposed = _beside(parameters[0], states.device, True)
+        _launch_layer(states, own[1], transposed, None, product, NONE.value)
+        _add_products[(cdiv(rows, few),)](states, own[1], product, own[2], out, rows, columns, R=few, **EXACT)
+    elif kind == "mlp":
+        x = states
+        for layer in range(0, len(own), 2):
+            last = layer + 2 == len(own)
+            y = out.view(rows, 1) if last else states.new_empty(rows, len(own[layer]))
+            transposed = _beside(parameters[layer], states.device, True)
+            _launch_layer(x, None, transposed, own[layer + 1], y, NONE.value if last else settings[0])
+            x = y
+    elif kind == "function":
+        _call[(cdiv(rows, few),)](states, out, status, rows, columns, FUNCTION=function, R=few, **EXACT)
+    else:
+        _launch_tokens(kind, states, own, settings, out, status)
+
+
+def _launch_tokens(
+    kind: str, states: Tensor, own: Sequence[Tensor], settings: Sequence[int], out: Tensor, status: Tensor
+) -> None:
+    rows, columns = states.shape
+    vocab = settings[1] if kind == "position_weights" else settings[0]
+    tile = 4 * tile_size()
+    _check_tokens[(cdiv(states.numel(), tile),)](states, status, states.numel(), columns, vocab, T=tile)
+    starts = min(32, power_of_two(max(columns, 1)))
+    grid, wide = (cdiv(rows, tile_size() // starts),), {"R": tile_size() // starts, "S": starts, **EXACT}
+    if kind == "position_weights":
+        _best_windows[grid](states, own[0], out, rows, columns, settings[0], vocab, **wide, num_warps=8)
+    elif kind == "motif_count":
+        table = _table(tuple(settings[2:]), states.device)
+        _count_motifs[grid](states, table, out, rows, columns, settings[1], **wide)
+    else:
+        sums = torch.empty((rows, columns), dtype=torch.float32, device=states.device)
+        _potts_rows[(*grid, cdiv(columns, starts))](states, own[0], own[1], sums, rows, columns, vocab, **wide)
+        few = max(16, tile_size() // 32)
+        _add_products[(cdiv(rows, few),)](sums, None, None, None, out, rows, columns, R=few, **EXACT)
+
+
+def _launch_layer(
+    x: Tensor, center: Tensor | None, weight: Tensor, bias: Tensor | None, out: Tensor, activation: int
+) -> None:
+    (rows, inputs), outputs = x.shape, out.shape[1]
+    width = min(64, power_of_two(outputs))
+    tile = max(16, 4 * tile_size() // width)
+    _layer[(cdiv(rows, tile), cdiv(outputs, width))](
+        x, center, weight, bias, out, rows, inputs, outputs, ACTIVATION=activation, R=tile, W=width, **EXACT
+    )
+
+
+_copies: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def _beside(parameter: Tensor, device: torch.device, transposed: bool) -> Tensor:
+    """Return a parameter, contiguous or transposed, on a device: a copy made once, as a captured graph needs."""
+    if parameter.device == device and not transposed:
+        return parameter.contiguous()
+    copies = _copies.setdefault(parameter, {})
+    key = (device, transposed, 0 if parameter.is_inference() else parameter._version)
+    if key not in copies:
+        copies[key] = (parameter.t() if transposed else parameter).contiguous().to(device)
+    copy: Tensor = copies[key]
+    return copy
+
+
+@functools.lru_cache(maxsize=256)
+def _table(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int32, device=device)
+
+
+@triton.jit
+def _first_number(state, present, columns):
+    return tl.load(state, mask=present, other=0.0)
+
+
+_FEW, _OUT = {"R": 32}, "*fp32 i32 i32"
+VARIANTS = [
+    Variant(_sum_columns, f"*fp32 *fp32 *fp32 {_OUT}", {**_FEW, "center": None, "SQUARED": False}, label="linear"),
+    Variant(_sum_columns, f"*fp32 *fp32 *fp32 *fp32 {_OUT}", {**_FEW, "SQUARED": True}, label="quadratic"),
+    *(
+        Variant(
+            _layer,
+            f"*fp32 *fp32 *fp32 {_OUT} i32",
+            {"center": None, "ACTIVATION": activation, "R": 64, "W": 64},
+            label=label,
+        )
+        for activation, label in enumerate((*NAMES, "last"))
+    ),
+    Variant(_add_products, f"*fp32 *fp32 *fp32 *fp32 {_OUT}", _FEW),
+    Variant(_check_tokens, "*i64 *i64 i32 i32 i32", {"T": 4096}),
+    Variant(_best_windows, f"*i64 *fp32 {_OUT} i32 i32", {"R": 32, "S": 32}, 8),
+    Variant(_count_motifs, f"*i64 *i32 {_OUT} i32", {"R": 32, "S": 32}),
+    Variant(_potts_rows, f"*i64 *fp32 *fp32 {_OUT} i32", {"R": 32, "S": 32}),
+    Variant(_call, "*fp32 *fp32 *i64 i32 i32", {**_FEW, "FUNCTION": _first_number}),
+]
