@@ -86,18 +86,23 @@ def is_deferring() -> bool:
     return _deferred.get() is not None
 
 
+def launcher(name: str, x: Tensor, module: str | None = None) -> Callable[..., None]:
+    """Return ``fastguide.triton.<module>.<name>``, if kernels can run on tensors where ``x`` is."""
+    launch: Callable[..., None] = getattr(_load(module or name), name)
+    _load("_launch").require(name, x)
+    return launch
+
+
 def run(name: str, x: Tensor, *arguments: Any, keep: bool = False, module: str | None = None) -> tuple[int, int]:
     """Launch the kernels of operation ``name``, and return a status code and index as the compiled kernels do.
 
     Args:
-        x: the tensor that decides where to run; the first argument of the error if nothing can run there.
-        arguments: of ``fastguide.triton.<name>.<name>``, less the status, which comes last.
+        x: a tensor of those the kernels run on.
+        arguments: of the `launcher`, less the status, which comes last.
         keep: whether degenerate rows are no error.
         module: the module that holds the launcher, where it is not named as the operation.
     """
-    launch: Callable[..., None] = getattr(_load(module or name), name)
-    launching = _load("_launch")
-    launching.require(name, x)
+    launch, launching = launcher(name, x, module), _load("_launch")
     later = _deferred.get()
     if later is not None:
         launch(*arguments, later.words(name, keep, x.device))
