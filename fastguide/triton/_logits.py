@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from fastguide.reference.categorical import TOKEN_BLOCK as _BLOCK
-from fastguide.triton._launch import cdiv, power_of_two
+from fastguide.triton._launch import cdiv, interpreted, power_of_two
 from fastguide.triton._particles import tile_size
 from fastguide.triton.numerics.blocks import shift as shift_by
 from fastguide.triton.numerics.exp import MAX_LOG_WEIGHT, scaled_weight
@@ -29,6 +29,8 @@ from fastguide.triton.numerics.tokens import (
     value_of,
     weigh,
 )
+
+_INTERPRETED_BLOCKS = 32
 
 
 @triton.jit
@@ -187,8 +189,9 @@ def narrow_tile(vocab: int) -> dict[str, int]:
     return {"R": max(2, tile_size() // 2 // tokens), "B": tokens, "num_warps": 4}
 
 
-def wide_tile(vocab: int, cut: bool) -> dict[str, int]:
-    """Return the tile of a row of many blocks: two at a time, or one where a threshold is sought, whose registers are many."""
+def wide_tile(vocab: int, together: int) -> dict[str, int]:
+    """Return the tile of a row of many blocks, ``together`` at a time (1, 2 or 4): as many as spill no register."""
     blocks = power_of_two(cdiv(vocab, _BLOCK))
-    together = min(blocks, tile_size() // _BLOCK // (2 if cut else 1))
-    return {"N": blocks // together, "C": together, "num_warps": 8 if cut else 4}
+    warps = max(4, 2 * together)
+    together = min(blocks, _INTERPRETED_BLOCKS if interpreted() else together)
+    return {"N": blocks // together, "C": together, "num_warps": warps}

@@ -306,7 +306,7 @@ def masked_log_ratio(
         _weigh_narrow[(grid,)](*given, *cut, **modes, **narrow)
     else:
         _weigh_wide[(programs(entries, device),)](
-            *given, headroom(vocab), *cut, **modes, **wide_tile(vocab, modes["CUT"])
+            *given, headroom(vocab), *cut, **modes, **wide_tile(vocab, 1 if modes["CUT"] else 2)
         )
     rows = 128
     _add_terms[(_launch.cdiv(particles * branch, rows),)](
@@ -321,7 +321,7 @@ def _variants() -> list[_launch.Variant]:
         variant(_add_terms, {"R": 128}, 4, ""),
     ]
     for cut, label in ((False, ""), (True, ", cut")):
-        narrow, wide = narrow_tile(22), wide_tile(32_000, cut)
+        narrow, wide = narrow_tile(22), wide_tile(32_000, 1 if cut else 2)
         found.append(variant(_weigh_narrow, {"R": narrow["R"], "B": narrow["B"], "CUT": cut}, 4, f"V = 22{label}"))
         found.append(variant(_weigh_narrow, {"R": 2, "B": 512, "CUT": cut}, 4, f"V = 512{label}"))
         found.append(
