@@ -9,9 +9,23 @@ from fastguide.budget import Budget
 from fastguide.calibration import Calibration, calibrate
 from fastguide.compare import Comparison, compare
 from fastguide.config import backend
+from fastguide.distill import Distill
 from fastguide.errors import BackendUnavailable, DegenerateWeights, RewardError
 from fastguide.export import load
-from fastguide.guidance import SMC, SVDD, TDS, Beam, BestOfN, ClassifierGuidance, NestedSMC, ParticleGibbs, Scheduled
+from fastguide.guidance import (
+    PCN,
+    SMC,
+    SVDD,
+    TDS,
+    Beam,
+    BestOfN,
+    ClassifierGuidance,
+    NestedSMC,
+    ParticleGibbs,
+    Refine,
+    Scheduled,
+    TreeSearch,
+)
 from fastguide.memory import Memory
 from fastguide.processes import AutoregressiveProcess, DiscreteProcess, GaussianProcess, MaskedProcess, UniformProcess
 from fastguide.result import LogNormalizer, Result
@@ -24,6 +38,7 @@ from fastguide.values.compiled import value
 __version__ = "0.1.0"
 
 __all__ = [
+    "PCN",
     "SMC",
     "SVDD",
     "TDS",
@@ -38,6 +53,7 @@ __all__ = [
     "Comparison",
     "DegenerateWeights",
     "DiscreteProcess",
+    "Distill",
     "GaussianProcess",
     "LogNormalizer",
     "MaskedProcess",
@@ -46,12 +62,14 @@ __all__ = [
     "NestedSMC",
     "ParticleGibbs",
     "PosteriorMean",
+    "Refine",
     "Regression",
     "Result",
     "RewardError",
     "Scheduled",
     "SoftQ",
     "Steering",
+    "TreeSearch",
     "UniformProcess",
     "backend",
     "calibrate",

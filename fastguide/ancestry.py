@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+_CPU = torch.device("cpu")
+
 
 @dataclass
 class Ancestry:
@@ -14,6 +16,7 @@ class Ancestry:
 
     Attributes:
         groups: G. particles: N.
+        device: where the children of each step are kept, until `settle` brings them to the CPU.
         children: per step ``[G, N]`` int32: the child ``n·M + m`` that went on in each slot; its parent's slot is
             ``child // M``.
         branches: M of each step.
@@ -21,21 +24,27 @@ class Ancestry:
 
     groups: int
     particles: int
+    device: torch.device = _CPU
     children: list[Tensor] = field(default_factory=list)
     branches: list[int] = field(default_factory=list)
     _roots: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self._roots = torch.arange(self.particles, device="cpu").expand(self.groups, self.particles)
+        self._roots = torch.arange(self.particles, device=self.device).expand(self.groups, self.particles)
 
     def append(self, children: Tensor, branch: int = 1) -> tuple[Tensor, Tensor]:
         """Record a step; return the number ``[G]`` of distinct parents, and of distinct particles of the first step."""
-        children = children.cpu()
         self.children.append(children.to(torch.int32))
         self.branches.append(branch)
         parents = children // branch
         self._roots = self._roots.gather(1, parents)
         return self._distinct(parents), self._distinct(self._roots)
+
+    def settle(self) -> None:
+        """Bring everything to the CPU, when the run is over."""
+        self.device = _CPU
+        self.children = [children.cpu() for children in self.children]
+        self._roots = self._roots.cpu()
 
     @property
     def parents(self) -> Tensor:
@@ -63,5 +72,5 @@ class Ancestry:
 
     def _distinct(self, slots: Tensor) -> Tensor:
         # Marks, not a sort: a sort of a million slots costs more than the selection they came from.
-        marks = torch.zeros(self.groups, self.particles, dtype=torch.bool, device="cpu")
+        marks = torch.zeros(self.groups, self.particles, dtype=torch.bool, device=slots.device)
         return marks.scatter_(1, slots, True).sum(dim=1)

@@ -60,6 +60,12 @@ class Calibration:
         ]
         return "\n".join(lines)
 
+    @property
+    def shown(self) -> list[int]:
+        """The steps that pictures show: early, midway and the last."""
+        last = self.steps[-1].step
+        return sorted({max(1, last // 4), max(1, last // 2), last})
+
     def deciles(self, step: int, count: int = 10) -> tuple[Tensor, Tensor]:
         """Return soft means ``[count]`` of the values and of the rewards of states sorted by value into equal parts."""
         values = self.values[step - 1]
@@ -79,9 +85,7 @@ class Calibration:
         left.set_xlabel("step")
         left.set_ylabel("correlation of value and reward")
         left.set_ylim(min(0.0, *left.get_ylim()), 1.02)
-        last = self.steps[-1].step
-        shown = sorted({max(1, last // 4), max(1, last // 2), last})
-        for step in shown:
+        for step in self.shown:
             estimated, realised = self.deciles(step)
             right.plot(estimated, realised, marker="o", markersize=4, label=f"after step {step}")
         ends = right.get_xlim(), right.get_ylim()

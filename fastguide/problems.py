@@ -33,13 +33,13 @@ class Problem:
         return self.reward(x0 if self.length is None else x0[:, : self.length])
 
     def soft(self, x0: Tensor, *, tokens: bool) -> Tensor:
-        """Return ``[n]`` rewards, with gradients, of real clean samples ``[n, *shape]`` or soft tokens ``[n, L, V]``."""
+        """Return ``[n]`` rewards that depend by a gradient on real samples ``[n, *shape]`` or soft tokens ``[n, L, V]``."""
         if not tokens:
             return self.reward.soft(self.reward.decode(x0), tokens=False)
         if self.decode_soft is None:
             raise TypeError(
                 f"decode: the reward '{self.reward.reward.name}' sees what decode= makes of tokens, and no gradient flows "
-                'through that; leave decode= out, or take gradient="exact"'
+                'through that; leave decode= out, or take gradient="exact" and the value PosteriorMean("argmax")'
             )
         x0 = x0 if self.length is None else x0[:, : self.length]
         return self.reward.soft(self.decode_soft(x0), tokens=True)
@@ -103,11 +103,16 @@ class Problems:
         if len(self) == 1:
             return self[0].rewards(x0)
         out = torch.empty(len(x0), dtype=torch.float64, device=x0.device)
-        for i, p in enumerate(self._problems):
-            members = (problem == i).nonzero()[:, 0]
+        for p, members in zip(self._problems, self.members(problem), strict=True):
             if len(members):
                 out[members] = p.rewards(x0[members])
         return out
+
+    def members(self, problem: Tensor) -> list[Tensor]:
+        """Return, for each problem, which of the rows of ``problem`` ``[U]`` are its own."""
+        if len(self) == 1:
+            return [torch.arange(len(problem), device=problem.device)]
+        return [(problem == i).nonzero()[:, 0] for i in range(len(self))]
 
 
 def per_group(name: str, value: Any, groups: int) -> list[Any]:

@@ -11,6 +11,8 @@ LOG_SECONDS = 30.0
 """Least time between two lines in a log."""
 TERMINAL_SECONDS = 0.1
 """Least time between two redrawings of the bar."""
+NOTEBOOK_SECONDS = 1.0
+"""Least time between two updates of a notebook's line."""
 
 
 class Status(NamedTuple):
@@ -35,8 +37,11 @@ class Status(NamedTuple):
 class Progress(Protocol):
     """Anything that takes a `Status` after each step and is closed at the end."""
 
+    def due(self, step: int, steps: int) -> bool:
+        """Whether a status would be shown now; if not, there is no need to find out what it is."""
+
     def __call__(self, status: Status) -> None:
-        """Show the status."""
+        """Show the status, if it is due."""
 
     def close(self) -> None:
         """End the display."""
@@ -52,6 +57,9 @@ def describe(status: Status) -> str:
 
 
 class _Silent:
+    def due(self, step: int, steps: int) -> bool:
+        return False
+
     def __call__(self, status: Status) -> None:
         pass
 
@@ -63,29 +71,46 @@ class _Callable(_Silent):
     def __init__(self, fn: Callable[[Status], object]) -> None:
         self._fn = fn
 
+    def due(self, step: int, steps: int) -> bool:
+        return True
+
     def __call__(self, status: Status) -> None:
         self._fn(status)
 
 
-class _Log(_Silent):
-    def __init__(self, stream: Any, label: str) -> None:
-        self._stream, self._label, self._last = stream, label, time.monotonic()
+class _Timed(_Silent):
+    """Shows a status when ``interval`` seconds have passed since the last, and, if ``ends``, after the last step."""
+
+    def __init__(self, interval: float, *, ends: bool, last: float = 0.0) -> None:
+        self._interval, self._ends, self._last = interval, ends, last
+
+    def due(self, step: int, steps: int) -> bool:
+        return (self._ends and step == steps) or time.monotonic() - self._last >= self._interval
 
     def __call__(self, status: Status) -> None:
-        if time.monotonic() - self._last >= LOG_SECONDS:
+        if self.due(status.step, status.steps):
             self._last = time.monotonic()
-            print(f"{self._label}: {describe(status)}", file=self._stream, flush=True)
+            self._draw(status)
+
+    def _draw(self, status: Status) -> None:
+        raise NotImplementedError
 
 
-class _Terminal(_Silent):
+class _Log(_Timed):
     def __init__(self, stream: Any, label: str) -> None:
-        self._stream, self._label, self._last, self._width = stream, label, 0.0, 0
+        super().__init__(LOG_SECONDS, ends=False, last=time.monotonic())
+        self._stream, self._label = stream, label
 
-    def __call__(self, status: Status) -> None:
-        now = time.monotonic()
-        if now - self._last < TERMINAL_SECONDS and status.step < status.steps:
-            return
-        self._last = now
+    def _draw(self, status: Status) -> None:
+        print(f"{self._label}: {describe(status)}", file=self._stream, flush=True)
+
+
+class _Terminal(_Timed):
+    def __init__(self, stream: Any, label: str) -> None:
+        super().__init__(TERMINAL_SECONDS, ends=True)
+        self._stream, self._label, self._width = stream, label, 0
+
+    def _draw(self, status: Status) -> None:
         filled = 20 * status.step // status.steps
         line = f"{self._label} {'━' * filled}{'─' * (20 - filled)} {describe(status)}"
         self._stream.write("\r" + line.ljust(self._width))
@@ -98,18 +123,16 @@ class _Terminal(_Silent):
             self._stream.flush()
 
 
-class _Notebook(_Silent):
+class _Notebook(_Timed):
     def __init__(self, label: str) -> None:
         from IPython.display import display  # a notebook has it
 
-        self._label, self._last = label, 0.0
+        super().__init__(NOTEBOOK_SECONDS, ends=True)
+        self._label = label
         self._handle = display({"text/plain": label}, raw=True, display_id=True)
 
-    def __call__(self, status: Status) -> None:
-        now = time.monotonic()
-        if now - self._last >= 1.0 or status.step == status.steps:
-            self._last = now
-            self._handle.update({"text/plain": f"{self._label}: {describe(status)}"}, raw=True)
+    def _draw(self, status: Status) -> None:
+        self._handle.update({"text/plain": f"{self._label}: {describe(status)}"}, raw=True)
 
 
 def make_progress(progress: bool | Callable[[Status], object], label: str = "fastguide") -> Progress:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from fastguide.population import Diversity, diversity, pareto_front
 from fastguide.reference.exp import MAX_LOG_WEIGHT
 from fastguide.reference.philox import Stream, expand_seed
 from fastguide.trace import Trace
+
+if TYPE_CHECKING:
+    from fastguide.calibration import Calibration
 
 
 class LogNormalizer(float):
@@ -265,19 +268,26 @@ class Result:
         return export.save(self, path)
 
     def report(
-        self, path: str | Path, *, unguided: Result | None = None, title: str = "Guided run", reward: str = "reward"
+        self,
+        path: str | Path,
+        *,
+        unguided: Result | None = None,
+        calibration: Calibration | None = None,
+        title: str = "Guided run",
+        reward: str = "reward",
     ) -> Path:
         """Write the run as one self-contained HTML file and return its path.
 
         Args:
             path: of the file; it is replaced if it exists.
             unguided: the same process without guidance, drawn beside it.
+            calibration: of the values, as `fastguide.calibrate` found them.
             title: heading.
             reward: name of the reward.
         """
         from fastguide.report import result_report
 
-        return result_report(self, path, unguided=unguided, title=title, reward=reward)
+        return result_report(self, path, unguided=unguided, calibration=calibration, title=title, reward=reward)
 
     def __repr__(self) -> str:
         finite = self.rewards[self.log_weights > -torch.inf]

@@ -6,20 +6,23 @@ import time
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fastguide.ancestry import Ancestry
 from fastguide.budget import Budget, Spending
+from fastguide.deferred import deferring
 from fastguide.frontier import Draw, Frontier, Predictor
 from fastguide.guidance.protocol import Guidance, guidance_at, proposal_of
 from fastguide.memory import Memory, default_call_rows
+from fastguide.models.product import Product
 from fastguide.models.protocol import cat_states
 from fastguide.models.protocol import wrap as wrap_denoiser
 from fastguide.problems import Problems, per_group
-from fastguide.processes.protocol import Constraints, Process
+from fastguide.processes.corrected import Corrected
+from fastguide.processes.protocol import Constraints, Correcting, Process
 from fastguide.progress import Status, make_progress
 from fastguide.result import LogNormalizer, Result
 from fastguide.states import Scene, States, rewards_of
@@ -28,6 +31,9 @@ from fastguide.timer import Timer
 from fastguide.trace import Trace, TraceStep
 from fastguide.values.protocol import Value, mend_broken
 
+if TYPE_CHECKING:
+    from fastguide.guidance.gradients.proposal import GradientProposal
+
 
 class Run:
     """The guided denoising loop. Arguments are those of `fastguide.sample`.
@@ -35,14 +41,19 @@ class Run:
     Attributes:
         scene: process, denoiser and problems.
         steering: weighs and selects.
-        x: ``[G·N, *shape]`` states at t = 1.
+        x: ``[G·N, *shape]`` states to start from.
         problem: ``[G·N]`` int64, the problem of each particle.
         retained: ``[T + 1, G, *shape]`` the trajectory that slot 0 of each group follows, None where all are drawn.
+        first: steps taken already by the states ``x``.
+        constraints: what the caller fixed in advance; `again` binds the process under them.
         history: the selected states ``[G·N, *shape]`` before and after each step, where somebody put a list here.
+        offspring: all children ``[G·N·M, *shape]`` of each step, likewise.
     """
 
+    first: int = 0
     retained: Tensor | None = None
     history: list[Tensor] | None = None
+    offspring: list[Tensor] | None = None
 
     def __init__(
         self,
@@ -71,10 +82,12 @@ class Run:
             raise TypeError(f"condition: expected a list with one for each of the {groups} groups")
         conditions = per_group("condition", condition, groups)
         denoiser = wrap_denoiser(denoiser)
+        if isinstance(denoiser, Product) and denoiser.corrected:
+            process = Corrected(process, denoiser)
         if hasattr(process, "wrap"):
             denoiser = process.wrap(denoiser)
         constraints = constraints._replace(known_lengths=[denoiser.length_of(c) for c in conditions])
-        self._constraints = constraints
+        self.constraints = constraints
         bound = process.bind(constraints, groups=groups, particles=particles, seeds=self.steering.seeds, device=device)
         call_rows = memory.call_rows or default_call_rows(particles * guidance.branch, bound.output_bytes)
         problems = Problems(denoiser, conditions, reward, decode, bound.lengths, memory, call_rows, device)
@@ -86,26 +99,25 @@ class Run:
         self._began = time.perf_counter()
         self.spending = Spending(budget) if budget is not None else None
         if self.spending is not None:
-            rows = groups * particles
-            self.spending.require(rows * process.steps, self._last_rows)
+            self.spending.require(*self.rows_unguided)
 
     def again(self, guidance: Guidance, seeds: Tensor) -> Run:
         """Return a run of the same problems by other guidance and seeds; rewards are remembered and rows counted on."""
         run, s = copy(self), self.steering
         run.steering = Steering(guidance, particles=s.particles, groups=s.groups, seed=seeds, device=self.device)
         bound = self.scene.process.bind(
-            self._constraints, groups=s.groups, particles=s.particles, seeds=seeds, device=self.device
+            self.constraints, groups=s.groups, particles=s.particles, seeds=seeds, device=self.device
         )
         run.scene = replace(self.scene, bound=bound, alpha=guidance.alpha)
         used = self.predictor
         run.predictor = Predictor(run.scene, self.memory, used.call_rows, self.device, used.computed, used.recomputed)
-        run.x, run.retained, run.history = bound.x, None, None
+        run.x, run.first, run.retained, run.history = bound.x, 0, None, None
         return run
 
     def sample(self) -> Result:
-        """Run the loop from noise to data."""
-        s, total = self.steering, self.scene.process.steps
-        trace, ancestry = Trace(), Ancestry(s.groups, s.particles)
+        """Run the loop from ``x`` to data."""
+        s, first, total = self.steering, self.first, self.scene.process.steps
+        trace, ancestry = Trace(), Ancestry(s.groups, s.particles, self.device)
         display = make_progress(self.progress)
         began = time.perf_counter()
         timer = Timer()
@@ -113,12 +125,12 @@ class Run:
             if self.retained is not None:
                 self._slot_zero(self.x)[:] = self.retained[0]
             everyone = torch.arange(len(self.x), device=self.device)
-            frontier = self.predictor.distinct(self.x, self.problem, 0, self._initial_state(), everyone)
+            frontier = self.predictor.distinct(self.x, self.problem, first, self.initial_state(), everyone)
             particles = frontier.inverse
             if self.history is not None:
                 self.history.append(self.x)
-            s.begin(self._look_ahead(frontier, None, timer))
-            for step in range(total):
+            s.begin(self._look_ahead(frontier, None, timer), step=first)
+            for step in range(first, total):
                 branch = s.branch
                 self._reserve_gradients(frontier)
                 with timer("denoiser" if frontier.prediction is None else "sampler"):
@@ -128,6 +140,8 @@ class Run:
                 children = drawn.flatten(0, 1)
                 if self.retained is not None:
                     self._slot_zero(children)[:] = self.retained[step + 1]
+                if self.offspring is not None:
+                    self.offspring.append(children)
                 problem = self.problem.repeat_interleave(branch)
                 if step + 1 < total:
                     frontier = self.predictor.distinct(
@@ -144,15 +158,21 @@ class Run:
                     self.history.append(children[flat])
                 self._record(step, branch, trace, ancestry, chosen, frontier, timer)
                 elapsed = time.perf_counter() - began
-                left = elapsed / (step + 1) * (total - step - 1)
-                known = s.reads_values(step + 1) or step + 1 == total
-                best = float(trace[-1].values_max.max()) if known else float("-inf")
-                display(Status(step + 1, total, float(s.state.ess.mean()), s.particles, best, elapsed, left))
+                left = elapsed / (step + 1 - first) * (total - step - 1)
+                if display.due(step + 1, total):
+                    known = s.reads_values(step + 1) or step + 1 == total
+                    best = float(trace[-1].values_max.max()) if known else float("-inf")
+                    display(Status(step + 1, total, float(s.state.ess.mean()), s.particles, best, elapsed, left))
                 if self.callback is not None:
                     self.callback(trace[-1])
         finally:
             display.close()
-        return self._result(children[particles], trace, ancestry, time.perf_counter() - began)
+        return self.result(children[particles], trace, ancestry, time.perf_counter() - began)
+
+    @property
+    def rows_unguided(self) -> tuple[int, int]:
+        """Most rows of the denoiser and of the reward that a pass of the loop asks for without any guidance."""
+        return len(self.x) * (self.scene.process.steps - self.first), self._last_rows
 
     def affords_pass(self) -> bool:
         """Whether the budget covers another pass of the loop, some of it guided."""
@@ -161,7 +181,14 @@ class Run:
         if self.spending.ended is not None:
             return False
         self._count_spending()
-        return self.spending.covers(len(self.x) * self.scene.process.steps, self._last_rows)
+        return self.spending.covers(*self.rows_unguided)
+
+    def affords(self, denoiser_rows: int, reward_rows: int) -> bool:
+        """Whether the budget covers so many rows more."""
+        if self.spending is None:
+            return True
+        self._count_spending()
+        return self.spending.covers(denoiser_rows, reward_rows)
 
     def _count_spending(self) -> None:
         spent = self.spending
@@ -185,25 +212,39 @@ class Run:
             group = torch.arange(s.groups, device=self.device) if which is None else which // s.particles
             shift, corrected = None, False
             if proposal is not None:
-                alive, ancestors = torch.unique(ancestors, return_inverse=True)
-                states = states.take(alive)
+                states, ancestors = _alive(states, ancestors)
                 shift, corrected = proposal.shift(states), proposal.corrected
             assert states.output is not None
             children = bound.propose(
                 states.x, states.output, step=step, group=group, seed=s.seeds[group], ancestors=ancestors,
                 branch=guidance.branch, slots=None if which is None else which % s.particles, shift=shift,
             )  # fmt: skip
-            if shift is None or not corrected:
-                return children, None
-            return children, bound.log_ratio(
-                children, states.x, states.output, shift, step=step, group=group, ancestors=ancestors
-            )
+            log_ratio = None
+            if shift is not None and corrected:
+                log_ratio = bound.log_ratio(
+                    children, states.x, states.output, shift, step=step, group=group, ancestors=ancestors
+                )
+            if isinstance(bound, Correcting):
+                change = bound.log_correction(
+                    children, states.x, states.output, step=step, group=group, ancestors=ancestors
+                )
+                log_ratio = change if log_ratio is None else log_ratio + change
+            return children, log_ratio
 
         return draw
 
-    def _initial_state(self) -> Any:
+    def initial_state(self) -> Any:
+        """Return the denoiser state of particles that have seen nothing yet."""
         n, problems = self.steering.particles, self.scene.problems
         return cat_states([self.scene.denoiser.init(n, problems[p].condition) for p in problems.of_group])
+
+    def first_values(self, x: Tensor, drift: GradientProposal | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return ``[G, N]`` values of states ``[G·N, *shape]`` at t = 1, read or not, and a drift's gradient of them."""
+        everyone = torch.arange(len(x), device=self.device)
+        frontier = self.predictor.distinct(x, self.problem, 0, self.initial_state(), everyone)
+        values = self._values(frontier, self.value, None, Timer())
+        assert values is not None
+        return values, None if drift is None else drift.gradient_of(self.predictor.states(frontier))
 
     @property
     def _last_rows(self) -> int:
@@ -215,7 +256,7 @@ class Run:
         """Whether the budget covers a look at these states, and then the rest of the run without any."""
         states, rest = len(frontier.x), self.scene.process.steps - frontier.step - 1
         looks = states * getattr(self.value, "draws", 1)
-        rollouts = getattr(self.value, "rollouts", 0) * states * rest
+        rollouts = getattr(self.value, "rollouts", 0) * states * min(rest, getattr(self.value, "depth", None) or rest)
         return self._covers(frontier, states + rollouts, looks)
 
     def _reserve_gradients(self, frontier: Frontier) -> None:
@@ -238,7 +279,7 @@ class Run:
         return spent.ended is None
 
     def _look_ahead(self, frontier: Frontier, previous: Tensor | None, timer: Timer) -> Tensor | None:
-        s, problems = self.steering, self.scene.problems
+        s = self.steering
         reads = s.reads_values(frontier.step)
         if previous is not None:
             previous = previous.repeat_interleave(s.branch, dim=1)
@@ -246,16 +287,20 @@ class Run:
             return None
         if not self._affords(frontier):
             return previous
+        return self._values(frontier, self.value if reads else None, previous, timer)
+
+    def _values(self, frontier: Frontier, value: Value | None, previous: Tensor | None, timer: Timer) -> Tensor | None:
+        problems = self.scene.problems
         with timer("denoiser"):
-            looked = self.predictor.look_ahead(frontier, self.value if reads else None)
-        if looked is None:
+            looked = self.predictor.look_ahead(frontier, value)
+        if value is None or looked is None:
             return None
         dims = self.x.ndim
         with timer("reward"):
-            values = self.value.values(
-                looked, lambda x0: rewards_of(problems, frontier.problem, x0, dims), s.guidance.alpha
+            values = value.values(
+                looked, lambda x0: rewards_of(problems, frontier.problem, x0, dims), self.steering.guidance.alpha
             )
-        return mend_broken(values[frontier.inverse].view(s.groups, -1), previous)
+        return mend_broken(values[frontier.inverse].view(self.steering.groups, -1), previous)
 
     def _record(
         self, step: int, branch: int, trace: Trace, ancestry: Ancestry, chosen: Tensor, frontier: Frontier, timer: Timer
@@ -296,8 +341,10 @@ class Run:
             )
         )
 
-    def _result(self, samples: Tensor, trace: Trace, ancestry: Ancestry, seconds: float) -> Result:
+    def result(self, samples: Tensor, trace: Trace, ancestry: Ancestry, seconds: float) -> Result:
+        """Return the result of samples ``[G·N, *shape]`` whose weights and rewards are those of ``steering``."""
         s = self.steering
+        ancestry.settle()
         reason = None
         if len(self.scene.problems) > 1:
             reason = "the groups have different problems; see .groups"
@@ -345,3 +392,11 @@ class Run:
                     x = self.retained[step + 1, group][None]
                 trajectory.append(x[0])
         return torch.stack(trajectory)
+
+
+def _alive(states: States, ancestors: Tensor) -> tuple[States, Tensor]:
+    """Return the states that have children, and the row of each particle's own; all of them where the host reads nothing."""
+    if deferring():
+        return states.take(ancestors), torch.arange(len(ancestors), device=ancestors.device)
+    alive, ancestors = torch.unique(ancestors, return_inverse=True)
+    return states.take(alive), ancestors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastguide.budget import Budget
+from fastguide.deferred import deferred
 from fastguide.errors import DegenerateWeights
 from fastguide.guidance.best_of_n import BestOfN
 from fastguide.guidance.protocol import Driver, Guidance
@@ -103,7 +105,7 @@ def sample(
         *model, guidance, particles=particles, groups=groups, seed=seed, budget=budget, progress=progress,
         callback=callback, **settings,
     )  # fmt: skip
-    with torch.no_grad():
+    with torch.no_grad(), nullcontext() if run.device.type == "cpu" else deferred():
         result = guidance.drive(run) if isinstance(guidance, Driver) else run.sample()
     dead = (result.log_weights.view(result.groups, result.particles) < -MAX_LOG_WEIGHT).all(dim=1)
     if bool(dead.any()):

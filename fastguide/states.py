@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from fastguide.memory import fixed_batches
 from fastguide.models.protocol import Prediction, State
 from fastguide.processes.protocol import Bound, Process
 
@@ -75,6 +76,31 @@ class States:
         assert self.output is not None
         return self.scene.bound.estimate(self.x, self.output, step=self.step, group=self.group)
 
+    def opened(self) -> Tensor:
+        """Return bool ``[U, L, 1]``, the positions of masked states that are still to be revealed."""
+        bound: Any = self.scene.bound
+        opened: Tensor = bound.opened(self.x, group=self.group)
+        return opened[..., None]
+
+    def one_hot(self) -> Tensor:
+        """Return float32 ``[U, L, V + 1]`` of tokens, the mask last."""
+        assert self.output is not None
+        vocab = self.output.shape[-1]
+        # By comparison: torch's one_hot reads how large the largest token is.
+        tokens = torch.arange(vocab + 1, device=self.x.device)
+        return (self.x.clamp(0, vocab)[..., None] == tokens).float()
+
+    def estimate_soft(self, x: Tensor | None = None, output: Tensor | None = None) -> Tensor:
+        """Return the expected one-hot ``[U, L, V]`` of the clean sample: probabilities where open, one-hot where not.
+
+        ``x`` ``[U, L, V + 1]`` and ``output`` stand for the one-hot and the denoiser's output, where these carry gradients.
+        """
+        x = self.one_hot() if x is None else x
+        output = self.output if output is None else output
+        bound: Any = self.scene.bound
+        log_p = bound.log_probs(self.x, output, group=self.group)
+        return torch.where(self.opened(), log_p.exp(), x[..., :-1])
+
     def draw_clean(self, seeds: Tensor, draws: int) -> Tensor:
         """Return ``[U, draws, *shape]`` clean samples drawn from the prediction, keyed by seeds ``[U]``."""
         assert self.output is not None
@@ -84,18 +110,35 @@ class States:
                 f"decode: the prediction of {type(self.scene.process).__name__} is no law of clean samples to draw from; "
                 'use "argmax", or MonteCarlo'
             )
-        return draw(self.x, self.output, seeds=seeds, draws=draws, group=self.group)  # type: ignore[no-any-return]
+        return draw(  # type: ignore[no-any-return]
+            self.x, self.output, step=self.step, seeds=seeds, draws=draws, group=self.group
+        )
 
     def rewards(self, x0: Tensor) -> Tensor:
         """Return float64 rewards ``[U]`` or ``[U, m]`` of clean samples ``[U, *shape]`` or ``[U, m, *shape]``."""
         return rewards_of(self.scene.problems, self.problem, x0, self.x.ndim)
+
+    def soft_rewards(self, x0: Tensor) -> Tensor:
+        """Return float64 rewards ``[U]`` of soft clean samples ``[U, L, V]``, in the fixed calls of other networks."""
+        found = torch.empty(len(x0), dtype=torch.float64, device=x0.device)
+        for number, members in enumerate(self.scene.problems.members(self.problem)):
+            problem = self.scene.problems[number]
+            free = problem.reward.reward.batch_invariant or self.predictor.memory.ragged
+            rows = len(members) if free else self.predictor.call_rows
+            for index, real in fixed_batches(len(members), rows, x0.device):
+                problem.reward.computed += real
+                with torch.no_grad():
+                    values = problem.soft(x0[members[index]], tokens=True)
+                found[members[index[:real]]] = values[:real].to(found)
+        return found
 
     def gradient(self, x0: Tensor, of: Tensor) -> Tensor:
         """Return the gradient in ``of`` of the rewards of clean samples ``x0`` that depend on it.
 
         ``x0`` is ``[U, *shape]``, of tokens the soft ``[U, L, V]``. All states have to be of one problem.
         """
-        problem = self.scene.problems[int(self.problem[0])]
+        problems = self.scene.problems
+        problem = problems[0 if len(problems) == 1 else int(self.problem[0])]
         problem.reward.computed += len(self.x) if self.real is None else self.real
         with torch.enable_grad():
             total = problem.soft(x0, tokens=not self.x.is_floating_point()).sum()

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from fastguide import ops
+from fastguide.deferred import deferring, require
 from fastguide.guidance.protocol import Guidance, State, guidance_at, reads_values
 from fastguide.ops._checks import count
 from fastguide.reference.exp import MAX_LOG_WEIGHT
@@ -126,16 +127,21 @@ class Steering:
             )
         values = values.detach().to(self.device, torch.float64).reshape(self.groups, self.particles, per_particle)
         alpha = 0.0 if name == "log_ratio" else self.guidance.alpha
-        fits = values <= (MAX_LOG_WEIGHT * alpha if alpha > 0 else sys.float_info.max)
-        if not bool(fits.all()):
-            first = tuple(int(i) for i in (~fits).nonzero()[0])
-            value, where = float(values[first]), f"at [group, particle, child] {list(first)}"
+
+        def report(flat: int, value: float) -> ValueError:
+            rest, child = divmod(flat, per_particle)
+            where = f"at [group, particle, child] {[*divmod(rest, self.particles), child]}"
             if not value < math.inf:
-                raise ValueError(f"{name}: nan or +inf {where}")
-            raise ValueError(
+                return ValueError(f"{name}: nan or +inf {where}")
+            return ValueError(
                 f"{name}: {value:.6g} {where} makes a log-weight {name} / alpha above {MAX_LOG_WEIGHT:.0e} with alpha "
                 f"{alpha:.6g}; give a larger alpha, or subtract a constant from the reward"
             )
+
+        fits = values <= (MAX_LOG_WEIGHT * alpha if alpha > 0 else sys.float_info.max)
+        require(fits, values, report)
+        if deferring():  # the operations that come before the error is raised refuse such values too
+            values = torch.where(fits, values, -torch.inf)
         if name == "values" and alpha > 0:
             # A penalty of -1e300 would swamp the weight it is taken back from later. Any finite value on the way keeps
             # the weights telescoping, and one as low as this is a weight of zero already.
@@ -147,11 +153,18 @@ class Steering:
         """Whether the values of the states after ``step`` steps (0: at `begin`) are read; where not, leave them out."""
         return reads_values(self.guidance, step)
 
-    def begin(self, values: Tensor | None = None) -> None:
-        """Take the values ``[G·N]`` of the particles at t = 1 (left out: 0, for guidance that reads none there)."""
+    def begin(self, values: Tensor | None = None, *, step: int = 0) -> None:
+        """Take the values ``[G·N]`` of the particles at t = 1 (left out: 0, for guidance that reads none there).
+
+        Particles that have taken ``step`` steps already follow the target: they start with equal weights.
+        """
         if values is None:
             values = torch.zeros(self.groups * self.particles, dtype=torch.float64, device=self.device)
-        self._state = self.guidance.begin(self._values(values, 1, "values")[..., 0])
+        state = self.guidance.begin(self._values(values, 1, "values")[..., 0])
+        if step > 0:
+            dead = state.log_weights == -torch.inf
+            state = state._replace(log_weights=torch.where(dead, -torch.inf, 0.0).double(), step=step)
+        self._state = state
         self._pending = self._children = None
 
     def weigh(self, values: Tensor | None = None, log_ratio: Tensor | None = None) -> None:

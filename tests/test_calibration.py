@@ -9,26 +9,16 @@ import torch
 
 import fastguide as fg
 from tests.oracle.masked import TabularMasked
-
-
-class Exact:
-    """The exact soft value of the oracle."""
-
-    reads_output = False
-
-    def __init__(self, oracle, alpha):
-        self.oracle, self.tables = oracle, oracle.soft_values(alpha)
-
-    def look(self, states):
-        return self.tables[states.step][self.oracle.row(states.x)]
-
-    def values(self, looked, rewards, alpha):
-        return looked
+from tests.oracle.values import Tabled
 
 
 @pytest.fixture(scope="module")
 def oracle():
     return TabularMasked()
+
+
+def exact(oracle, alpha):
+    return Tabled(oracle, oracle.soft_values(alpha))
 
 
 def calibrate(oracle, value=None, **options):
@@ -39,7 +29,7 @@ def calibrate(oracle, value=None, **options):
 
 def test_exact_values_are_calibrated(oracle):
     """E[exp(v / alpha)] = E[exp(r / alpha)] at every step, in every tenth: biases within 0.05 and 0.25 of 20,000 draws."""
-    found = calibrate(oracle, Exact(oracle, 0.8), alpha=0.8)
+    found = calibrate(oracle, exact(oracle, 0.8), alpha=0.8)
     assert [s.step for s in found.steps] == list(range(1, oracle.steps))
     assert max(abs(s.bias) for s in found.steps) < 0.05
     for step in range(1, oracle.steps):
@@ -50,15 +40,15 @@ def test_exact_values_are_calibrated(oracle):
 
 
 def test_the_mean_value_has_slope_one(oracle):
-    found = calibrate(oracle, Exact(oracle, 1e4), alpha=1e4)
+    found = calibrate(oracle, exact(oracle, 1e4), alpha=1e4)
     assert all(s.slope == pytest.approx(1.0, abs=0.05) for s in found.steps)
 
 
 def test_a_wrong_value_is_seen(oracle):
     found = calibrate(oracle, fg.PosteriorMean(), alpha=0.8)
-    exact = calibrate(oracle, Exact(oracle, 0.8), alpha=0.8)
-    assert found.steps[0].correlation < exact.steps[0].correlation
-    assert torch.equal(found.rewards, exact.rewards)
+    best = calibrate(oracle, exact(oracle, 0.8), alpha=0.8)
+    assert found.steps[0].correlation < best.steps[0].correlation
+    assert torch.equal(found.rewards, best.rewards)
     lines = str(found).splitlines()
     assert len(lines) == 2 + oracle.steps - 1
 

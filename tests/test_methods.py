@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import fastguide as fg
 from tests.oracle.masked import TabularMasked
@@ -29,9 +30,29 @@ def test_the_comparison_of_the_example_compares(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "compare.png").exists()
 
 
+def test_a_product_is_weighed_and_a_student_taught():
+    oracle = TabularMasked()
+    names = {"fg": fg, "torch": torch, "process": oracle.process, "denoiser": oracle.denoiser, "reward": oracle.reward}
+    names["student"] = Student(torch.nn.Embedding(4, 3))
+    for word in ("cold", "distilled"):
+        exec(compile(example_with(word), "methods.md", "exec"), names)
+        assert len(names["found"].log_weights.unique()) > 1
+
+
+class Student(torch.nn.Module):
+    """Takes the noise level beside the tokens."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x, t):
+        return self.body(x)
+
+
 def test_the_guidance_of_the_example_steers():
     example = example_with("class EpsilonGreedy")
-    assert len(example.splitlines()) <= 35
+    assert len(example.splitlines()) <= 30
     names: dict[str, object] = {}
     exec(compile(example, "methods.md", "exec"), names)
     oracle = TabularMasked()

@@ -16,9 +16,10 @@ enum class Stream : std::uint32_t { prior = 0, positions, tokens, noise, select,
 struct Words {
   std::uint32_t w[4];
 
-  // The `half`-th (0 or 1) 64-bit word.
+  // The `half`-th (0 or 1) 64-bit word. An index that is not known would put the words into a GPU's memory.
   FG_HD std::uint64_t word64(int half) const {
-    return static_cast<std::uint64_t>(w[2 * half + 1]) << 32 | w[2 * half];
+    return half == 0 ? static_cast<std::uint64_t>(w[1]) << 32 | w[0]
+                     : static_cast<std::uint64_t>(w[3]) << 32 | w[2];
   }
 };
 

@@ -1,3 +1,4 @@
+#include "core/reweight.h"
 #include "cpu/crew.h"
 #include "cpu/lanes.h"
 #include "cpu/row.h"
@@ -49,32 +50,16 @@ template <> struct Register<double> {
   using Mask = Longs;
 };
 
-// What the inputs of some particles come to: `Value` is a number or a register of them, and `Flags` are not
-// zero where a particle is accepted.
-template <typename Value, typename Flags> struct Updated {
-  Value log_weights;
-  Flags accepted;
-};
-
-// Of the particles from i on, as many as a `Value` holds. Rounds after every operation; a particle that is
-// dead stays so, though (-inf) - (-inf) is not a number.
+// Of the particles from i on, as many as a `Value` holds.
 template <typename Value, typename Flags, bool ratio, typename Real>
 FG_HD Updated<Value, Flags> update_of(const Particles<Real>& p, std::int64_t i, Real beta,
                                       Real previous_beta) {
-  constexpr Real inf = static_cast<Real>(INFINITY), most = static_cast<Real>(kMaxLogWeight);
-  const Value log_weights = load<Value>(p.log_weights + i), values = load<Value>(p.values + i);
-  const Value previous_values = load<Value>(p.previous_values + i);
-  Value update = beta * values - previous_beta * previous_values;
-  Flags dead = (log_weights == -inf) | (values == -inf);
-  Flags accepted = (log_weights < inf) & (values < inf) & (previous_values < inf);
-  if constexpr (ratio) {
-    const Value log_ratio = load<Value>(p.log_ratio + i);
-    update = update + log_ratio;
-    dead |= log_ratio == -inf;
-    accepted &= log_ratio < inf;
-  }
-  const Value updated = dead ? Value{} - inf : log_weights + update;
-  return {updated, accepted & (updated <= most)};
+  Value log_ratio{};
+  if constexpr (ratio)
+    log_ratio = load<Value>(p.log_ratio + i);
+  return update_log_weights<Value, Flags, ratio>(load<Value>(p.log_weights + i), load<Value>(p.values + i),
+                                                 load<Value>(p.previous_values + i), log_ratio, beta,
+                                                 previous_beta);
 }
 
 // Updates the log-weights of particles [first, last), by registers: of a plain loop the compiler makes scalar

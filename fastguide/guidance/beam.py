@@ -6,6 +6,9 @@ r"""Beam search: keep the children of highest value, and nothing else matters (a
 fast and little variety. ``"parent"`` is `SVDD` at alpha = 0: particles never compete and stay as diverse as their proposals.
 Both maximise the *estimated* value, so they exploit its errors (reward hacking) more than any method that draws.
 
+``value=fg.MonteCarlo(rollouts=4, depth=2)`` values a child by the best of four states two steps deeper: that sees past the next
+step, at ``rollouts · depth`` denoiser rows a child.
+
 Neither converges to a target: the samples are unweighted, there is no normaliser, and more children or particles only push
 further towards the largest reward that the values can see. Use it when one good sample is wanted, and compare with `BestOfN`.
 

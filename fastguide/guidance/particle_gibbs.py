@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from fastguide import ops
-from fastguide.guidance.protocol import State, check_alpha, check_resampling, start
-from fastguide.reference.philox import Stream, philox
+from fastguide.guidance.protocol import State, check_alpha, check_resampling, seeds_of_pass, start
 
 if TYPE_CHECKING:
     from fastguide.result import Result
@@ -101,7 +100,7 @@ class ParticleGibbs:
             if sweep > 0:
                 if not run.affords_pass():
                     break
-                run = run.again(self, _seeds(seeds, sweep))
+                run = run.again(self, seeds_of_pass(seeds, sweep))
             run.retained, run.history = retained, []
             results.append(run.sample())
             retained = self._draw(results[-1], run.history, groups, run.steering.seeds)
@@ -131,9 +130,3 @@ class ParticleGibbs:
             slot = parents.to(slot.device).gather(1, slot)
             path.append(states[first + slot[:, 0]])
         return torch.stack(path[::-1])
-
-
-def _seeds(seeds: Tensor, sweep: int) -> Tensor:
-    """Return ``[G]`` seeds of a sweep: of each group's own and the sweep, so that a group alone gives the same chain."""
-    low, high, _, _ = philox(seeds, 0, 0, sweep, int(Stream.USER))
-    return low | (high >> 1) << 32

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeGuard, runtime_check
 import torch
 from torch import Tensor
 
+from fastguide.reference.philox import Stream, philox
 from fastguide.strength import AutoAlpha, resolve_alpha
 
 if TYPE_CHECKING:
@@ -122,6 +123,12 @@ def proposal_of(guidance: Guidance) -> Proposal | None:
 def reads_values(guidance: Guidance, step: int) -> bool:
     """Whether the values of the states after ``step`` steps are read."""
     return guidance.value_steps is None or step in guidance.value_steps
+
+
+def seeds_of_pass(seeds: Tensor, number: int) -> Tensor:
+    """Return ``[G]`` seeds of a pass of the loop: of each group's own and its number, so that a group alone gives the same."""
+    low, high, _, _ = philox(seeds, 0, 0, number, int(Stream.USER))
+    return low | (high >> 1) << 32
 
 
 def start(values: Tensor, log_weights: Tensor) -> State:

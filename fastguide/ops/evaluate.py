@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastguide import config
 from fastguide.errors import BackendUnavailable, RewardError
-from fastguide.ops import _checks, _functions, _library, _native, _triton
+from fastguide.ops import _arrays, _checks, _functions, _library, _native, _triton
 from fastguide.reference import evaluate as _reference
 from fastguide.reference.activation import ACTIVATIONS
 
@@ -66,6 +66,8 @@ def evaluate(value: CompiledValue, states: Tensor, *, backend: str | None = None
         RewardError: a function raised, or returned NaN; ``.sample`` is the state.
         BackendUnavailable: a function has no implementation for the backend.
     """
+    if type(states) is not Tensor and _arrays.is_foreign(states):
+        return _arrays.in_torch(evaluate, states, locals())
     launch = _op if torch.compiler.is_compiling() else launch_evaluation
     values: Tensor = launch(*prepare(value, states), backend)
     return values

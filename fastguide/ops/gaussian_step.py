@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _gaussian, _library, _masked, _native, _triton
+from fastguide.deferred import deferring
+from fastguide.ops import _arrays, _checks, _gaussian, _library, _masked, _native, _triton
 from fastguide.ops._gaussian import Coefficient
 from fastguide.reference import gaussian_step as _reference
 from fastguide.reference.philox import expand_seed
@@ -67,6 +68,8 @@ def gaussian_step(
         IndexError: an ancestor or slot is out of range; nothing is written then.
         TypeError: a dtype is not one of those above.
     """
+    if type(x) is not Tensor and _arrays.is_foreign(x):
+        return _arrays.in_torch(gaussian_step, x, locals())
     branch = _checks.count("branch", branch)
     _checks.step(step)
     _gaussian.check_rows("x", x, None)
@@ -106,7 +109,7 @@ def _launch(
     backend: str | None,
     out: Tensor | None = None,
 ) -> Tensor:
-    if not _triton.is_deferring():
+    if not deferring():
         _gaussian.refuse_coefficients(coefficients)
     if out is not None:
         _checks.apart("out", (out,), (x, prediction, shift, coefficients, ancestors, seeds, slots))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _gaussian, _library, _masked, _native, _triton
+from fastguide.deferred import deferring
+from fastguide.ops import _arrays, _checks, _gaussian, _library, _masked, _native, _triton
 from fastguide.ops._gaussian import Coefficient
 from fastguide.reference import log_ratio as _reference
 
@@ -54,6 +55,8 @@ def gaussian_log_ratio(
         IndexError: an ancestor is out of range.
         TypeError: a dtype is not one of those above.
     """
+    if type(x) is not Tensor and _arrays.is_foreign(x):
+        return _arrays.in_torch(gaussian_log_ratio, x, locals())
     _gaussian.check_rows("x", x, None)
     _gaussian.check_rows("prediction", prediction, x)
     _gaussian.check_rows("shift", shift, x)
@@ -117,6 +120,8 @@ def masked_log_ratio(
         IndexError: an ancestor is out of range.
         TypeError: a dtype is not one of those above.
     """
+    if type(tokens) is not Tensor and _arrays.is_foreign(tokens):
+        return _arrays.in_torch(masked_log_ratio, tokens, locals())
     inverse_temperature = _masked.check_temperature(temperature)
     if inverse_temperature == 0:
         raise ValueError("temperature: expected a positive number, got 0, at which there are no probabilities")
@@ -163,7 +168,7 @@ def _launch_gaussian(
     ancestors: Tensor | None,
     backend: str | None,
 ) -> Tensor:
-    if not _triton.is_deferring():
+    if not deferring():
         _gaussian.refuse_coefficients(coefficients, "above 0")
     backend = config.choose_backend(x.device, backend)
     if backend != "torch":

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _library, _masked, _native, _triton
+from fastguide.ops import _arrays, _checks, _library, _masked, _native, _triton
 from fastguide.reference import masked_mode as _reference
 from fastguide.reference.philox import expand_seed
 
@@ -56,6 +56,8 @@ def masked_mode(
         IndexError: a slot is out of range.
         TypeError: a dtype is not one of those above.
     """
+    if type(tokens) is not Tensor and _arrays.is_foreign(tokens):
+        return _arrays.in_torch(masked_mode, tokens, locals())
     if rule not in ("argmax", "draw"):
         _checks.choice("rule", rule, ("argmax", "draw"))
     _checks.step(step)

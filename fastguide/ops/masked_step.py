@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _library, _masked, _native, _triton
+from fastguide.deferred import deferring
+from fastguide.ops import _arrays, _checks, _library, _masked, _native, _triton
 from fastguide.reference import masked_step as _reference
 from fastguide.reference.philox import expand_seed
 
@@ -90,6 +91,8 @@ def masked_step(
         IndexError: an ancestor or slot is out of range.
         TypeError: a dtype is not one of those above.
     """
+    if type(tokens) is not Tensor and _arrays.is_foreign(tokens):
+        return _arrays.in_torch(masked_step, tokens, locals())
     probability, counts, count = _masked.check_reveal(reveal_probability, reveal_count, order)
     if remask_probability != 0:
         _masked.check_probability("remask_probability", remask_probability)
@@ -147,7 +150,7 @@ def _launch(
     backend: str | None,
     out: Tensor | None = None,
 ) -> Tensor:
-    if counts is not None and not _triton.is_deferring():
+    if counts is not None and not deferring():
         _masked.refuse_negative("reveal_count", counts)
     backend = config.choose_backend(tokens.device, backend)
     if backend != "torch":

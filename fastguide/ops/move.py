@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _library, _native, _triton
+from fastguide.ops import _arrays, _checks, _library, _native, _triton
 from fastguide.reference import move as _reference
 
 
@@ -46,7 +46,7 @@ def move(
             only rows without offspring are written.
         out: a tensor for a tensor, as many for a sequence: contiguous ``[G * K, ...]`` of the dtypes of the sources and
             apart from them, to write into and return.
-        backend: ``"cpu"``, ``"triton"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
+        backend: ``"cpu"``, ``"triton"``, ``"cuda"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
 
     Returns:
         ``[G * K, ...]`` for each source: a tensor for a tensor, a list for a sequence.
@@ -56,6 +56,8 @@ def move(
         ValueError: shapes do not fit, or ``inplace`` or ``out`` is given where it cannot be; nothing is written then.
         TypeError: ancestors are not integers; a tensor of ``out`` has another dtype than its source.
     """
+    if type(ancestors) is not Tensor and _arrays.is_foreign(ancestors):
+        return _arrays.in_torch(move, ancestors, locals())
     single = isinstance(tensors, Tensor)
     sources = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     ancestors = _check(sources, ancestors)
@@ -124,7 +126,7 @@ def _launch(
     rows = sources[0].shape[0] // groups
     if targets is not None:
         _checks.apart("out", targets, (*sources, ancestors))
-    backend = config.choose_backend(ancestors.device, backend)
+    backend = config.choose_backend(ancestors.device, backend, cuda=True)
     if backend == "torch":
         _raise(*_reference.check_ancestors(ancestors, rows, False), ancestors, rows)
         moved = _reference.move([s.detach() for s in sources], ancestors, rows)
@@ -144,11 +146,11 @@ def _launch(
 def _run(
     sources: list[Tensor], targets: list[Tensor], ancestors: Tensor, rows: int, in_place: bool, backend: str
 ) -> None:
-    if backend == "triton":
-        status = _triton.run("move", ancestors, sources, targets, ancestors, rows, in_place)
-    else:
+    if backend == "cpu":
         _checks.on_cpu("tensors", ancestors)
         status = _native.move(sources, targets, ancestors, rows, in_place)
+    else:
+        status = _triton.run("move", ancestors, sources, targets, ancestors, rows, in_place, backend=backend)
     _raise(*status, ancestors, rows)
 
 
@@ -164,7 +166,7 @@ def _launch_in_place(sources: list[Tensor], ancestors: Tensor, backend: str | No
             raise ValueError(f"tensors[{i}]: in place expects a contiguous tensor, got strides {list(tensor.stride())}")
         if tensor.requires_grad:
             raise ValueError(f"tensors[{i}]: requires a gradient, which a move in place would spoil; detach it or copy")
-    backend = config.choose_backend(ancestors.device, backend)
+    backend = config.choose_backend(ancestors.device, backend, cuda=True)
     if backend == "torch":
         _raise(*_reference.check_ancestors(ancestors, rows, True), ancestors, rows)
         for source, moved in zip(sources, _reference.move(sources, ancestors, rows), strict=True):

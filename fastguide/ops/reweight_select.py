@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _library, _native, _triton
+from fastguide.ops import _arrays, _checks, _library, _native, _triton
 from fastguide.ops.evaluate import CompiledValue, Evaluation, launch_evaluation, prepare
 from fastguide.reference import reweight_select as _reference
 from fastguide.reference.philox import expand_seed
@@ -96,6 +96,8 @@ def reweight_select(
         DegenerateWeights: every weight of a group is zero and ``degenerate="raise"``.
         RewardError: a compiled function raised or returned NaN; a state is named by its row.
     """
+    if type(log_weights) is not Tensor and _arrays.is_foreign(log_weights):
+        return _arrays.in_torch(reweight_select, log_weights, locals())
     _checks.float_tensor("log_weights", log_weights)
     shape = log_weights.shape
     if not 1 <= len(shape) <= 2 or 0 in shape:
@@ -202,7 +204,7 @@ def _launch(
     backend: str | None,
 ) -> _Outputs:
     lead = log_weights.shape[:-1]
-    backend = config.choose_backend(log_weights.device, backend)
+    backend = config.choose_backend(log_weights.device, backend, cuda=True)
     if backend != "torch":
         return _run(
             None, log_weights, values, previous_values, betas, beta, previous_betas, previous_beta, log_ratio, running,
@@ -308,7 +310,7 @@ def _run(
         _native.advise_huge_pages(*outputs)
         code, index = _native.reweight_select(*arguments, None if evaluation is None else evaluation.native())
     else:
-        code, index = _triton.run("reweight_select", log_weights, *arguments, keep=keep)
+        code, index = _triton.run("reweight_select", log_weights, *arguments, keep=keep, backend=backend)
     if code == _native.INVALID_VALUE:
         if evaluation is not None:
             # Where it is the value that failed, this says how.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _library, _native, _triton
+from fastguide.ops import _arrays, _checks, _library, _native, _triton
 from fastguide.reference import select as _reference
 from fastguide.reference.philox import expand_seed
 
@@ -94,6 +94,8 @@ def select(
         if small is not None:
             return small
     if not isinstance(log_weights, Tensor) or log_weights.dtype not in _checks.FLOATS:
+        if _arrays.is_foreign(log_weights):
+            return _arrays.in_torch(select, log_weights, locals())
         _checks.float_tensor("log_weights", log_weights)
     shape = log_weights.shape
     if not 1 <= len(shape) <= 3 or 0 in shape:
@@ -156,7 +158,7 @@ def _launch(
     out: Selection | None = None,
 ) -> Selection:
     shape = log_weights.shape
-    backend = config.choose_backend(log_weights.device, backend)
+    backend = config.choose_backend(log_weights.device, backend, cuda=True)
     if backend != "torch":
         x = (log_weights.resolve_neg() if log_weights.is_neg() else log_weights).contiguous()
         if backend == "cpu":
@@ -166,7 +168,18 @@ def _launch(
         else:
             out = Selection(*_fake(x, k)) if out is None else out
             code, index = _triton.run(
-                "select", x, x, k, _RULE_CODES[rule], order == "slots", seeds, seed, step, *out, keep=keep
+                "select",
+                x,
+                x,
+                k,
+                _RULE_CODES[rule],
+                order == "slots",
+                seeds,
+                seed,
+                step,
+                *out,
+                keep=keep,
+                backend=backend,
             )
         if code != _native.OK:
             if code == _native.INVALID_VALUE:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _checks, _library, _native, _triton
+from fastguide.ops import _arrays, _checks, _library, _native, _triton
 from fastguide.reference import unique as _reference
 
 
@@ -38,11 +38,13 @@ def unique(rows: Tensor, *, backend: str | None = None) -> Unique:
 
     Args:
         rows: ``[N, ...]`` of any dtype.
-        backend: ``"cpu"``, ``"triton"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
+        backend: ``"cpu"``, ``"triton"``, ``"cuda"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
 
     Raises:
         ValueError: ``rows`` is a scalar.
     """
+    if type(rows) is not Tensor and _arrays.is_foreign(rows):
+        return _arrays.in_torch(unique, rows, locals())
     if rows.dim() == 0:
         raise ValueError("rows: expected shape [N, ...], got a scalar")
     launch = _op if torch.compiler.is_compiling() else _launch
@@ -55,14 +57,15 @@ def _launch(rows: Tensor, backend: str | None) -> tuple[Tensor, Tensor, Tensor]:
     if rows.numel() == 0:
         inverse = torch.zeros(count, dtype=torch.int64, device=rows.device)
         return torch.zeros_like(inverse[:1]), inverse, torch.full_like(inverse[:1], count)
-    backend = config.choose_backend(rows.device, backend)
+    backend = config.choose_backend(rows.device, backend, cuda=True)
     if backend == "torch":
         return _reference.unique(rows.detach().reshape(count, -1).view(torch.uint8))
     representatives = rows.new_empty(count, dtype=torch.int64)
     inverse, counts = torch.empty_like(representatives), torch.empty_like(representatives)
-    if backend == "triton":
+    if backend != "cpu":
         number = torch.empty_like(representatives[:1])
-        _triton.launcher("unique", rows)(rows, representatives, inverse, counts, number)
+        arguments = rows, representatives, inverse, counts, number
+        _triton.launcher("unique", rows, arguments, backend=backend)(*arguments)
         distinct = int(number)
         return representatives[:distinct], inverse, counts[:distinct]
     _checks.on_cpu("rows", rows)

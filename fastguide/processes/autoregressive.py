@@ -9,11 +9,13 @@ the reward of an unfinished text. It is a poor value where the reward appears at
 A value of one's own (a network, rollouts) replaces it.
 
 A sequence that reaches the end token is finished: the rest is ``pad``, its state does not change any more, its reward is known,
-and its weight stays. One that reaches ``length`` first is cut there, which is part of the law *as run*.
+its weight stays, and the denoiser is not asked for it. One that reaches ``length`` first is cut there, which is part of the law
+*as run*.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,35 +47,44 @@ class AutoregressiveProcess:
     Args:
         length: most positions L of a sequence, the prompt included.
         vocab: tokens V.
-        eos: the token that ends a sequence; None where all have full length.
-        pad: what stands after it, and after a prefix where a look-ahead needs a clean sample; ``eos`` where None.
+        eos: the token that ends a sequence, or several of them; None where all have full length.
+        pad: what stands after it, and after a prefix where a look-ahead needs a clean sample; the (first) ``eos`` where None.
         steps: most tokens to write; ``length`` where None. Prompts in ``x_init`` need fewer: their length saves steps.
         temperature: divides the logits (with the bias); 0 takes the most probable token.
         top_k: draw among so many most probable tokens (and the equals of the last one); all where None.
         top_p: draw among the most probable tokens that hold this share, in ``(0, 1]``, of the probability; all where None.
+        prompts_end: whether a prompt whose last token is an end token is a finished sequence, or goes on.
     """
 
     length: int
     vocab: int
-    eos: int | None = None
+    eos: int | Collection[int] | None = None
     pad: int | None = None
     steps: int = None  # type: ignore[assignment]
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    prompts_end: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", self.length if self.steps is None else self.steps)
         for name in ("length", "vocab", "steps"):
             object.__setattr__(self, name, count(name, getattr(self, name)))
-        for name in ("eos", "pad"):
-            token = getattr(self, name)
-            if token is not None and not (type(token) is int and 0 <= token < self.vocab):
-                raise ValueError(f"{name}: expected a token in 0..{self.vocab - 1} or None, got {token!r}")
-        if self.pad is None:
-            object.__setattr__(self, "pad", self.eos)
+        for name, tokens in (("eos", self.ends), ("pad", (self.pad,))):
+            for token in tokens:
+                if token is not None and not (type(token) is int and 0 <= token < self.vocab):
+                    raise ValueError(f"{name}: expected a token in 0..{self.vocab - 1} or None, got {token!r}")
+        if self.pad is None and self.ends:
+            object.__setattr__(self, "pad", self.ends[0])
         check_temperature(self.temperature)
         check_truncation(self.top_k, self.top_p)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end a sequence."""
+        if isinstance(self.eos, Collection):
+            return tuple(self.eos)
+        return () if self.eos is None else (self.eos,)
 
     @property
     def mask(self) -> int:
@@ -116,7 +127,7 @@ class BoundAutoregressive:
             free, x = free | beyond, x.masked_fill(beyond, self._fill)
         if bool((free[:, :-1] & ~free[:, 1:]).any()):
             raise ValueError(f"x_init: a prompt stands at the start of its row, with {mask} (not written) after it")
-        self.x = self._end(x, (free.int().argmax(1) - 1).clamp(min=0))
+        self.x = self._end(x, (free.int().argmax(1) - 1).clamp(min=0)) if process.prompts_end else x
         most = int((self.x == mask).sum(1).max())
         if most > process.steps:
             raise ValueError(
@@ -131,10 +142,18 @@ class BoundAutoregressive:
     def _end(self, x: Tensor, last: Tensor) -> Tensor:
         """Return rows ``[n, L]`` in which nothing follows an end token at their position ``last`` ``[n]``."""
         process = self.process
-        if process.eos is None:
+        if not process.ends:
             return x
-        ended = x.gather(1, last[:, None]) == process.eos
+        ended = torch.isin(x.gather(1, last[:, None]), torch.tensor(process.ends, device=x.device))
         return torch.where(ended & (x == process.mask), self._fill, x)
+
+    def finished(self, x: Tensor) -> Tensor:
+        """Return bool ``[U]``: which states have no position left to write."""
+        return ~(x == self.process.mask).any(1)
+
+    def unread(self, n: int) -> Tensor:
+        """Return logits ``[n, V]``."""
+        return torch.zeros((n, self.process.vocab), device=self.x.device)
 
     def check(self, output: Tensor, n: int) -> None:
         """Raise unless ``output`` are logits ``[n, V]`` or ``[n, L, V]``."""

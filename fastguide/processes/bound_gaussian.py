@@ -112,6 +112,25 @@ class BoundGaussian:
             self._replace(children, step + 1, group, seed, slots)
         return children
 
+    def is_whole(self, x: Tensor, *, group: Tensor) -> bool:
+        """Whether states are clean samples: any may be one."""
+        return True
+
+    def renoise(self, x0: Tensor, *, step: int, seeds: Tensor) -> Tensor:
+        """Return clean samples ``[G·N, *shape]`` noised to the level of ``step`` steps: ``alpha_t x0 + sigma_t eps``."""
+        process = self.process
+        if process.multistep:
+            raise ValueError(
+                f"process: sampler {process.sampler!r} cannot start in the middle, as its steps read earlier predictions"
+            )
+        noised = ops.gaussian_step(
+            x0, x0, x_coefficient=process.alphas[step], prediction_coefficient=0.0, sigma=process.sigmas_of_states[step],
+            seed=seeds, step=2 * process.steps + 2,
+        )  # fmt: skip
+        if self.frozen is not None:
+            self._replace(noised, step, torch.arange(len(seeds), device=x0.device), seeds, None)
+        return noised[:, 0]
+
     def log_ratio(
         self, children: Tensor, x: Tensor, output: Tensor, shift: Tensor, *, step: int, group: Tensor, ancestors: Tensor
     ) -> Tensor:

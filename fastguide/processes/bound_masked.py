@@ -109,7 +109,29 @@ class BoundMasked:
             free=of_groups(self.free, group), frozen=self.given,
         )  # fmt: skip
 
-    def draw_clean(self, x: Tensor, output: Tensor, *, seeds: Tensor, draws: int, group: Tensor) -> Tensor:
+    def is_whole(self, x: Tensor, *, group: Tensor) -> bool:
+        """Whether no position of states holds the mask."""
+        return not bool(self.opened(x, group=group).any())
+
+    def renoise(self, x0: Tensor, *, step: int, seeds: Tensor) -> Tensor:
+        """Return clean samples ``[G·N, L]`` as they stand after ``step`` steps: masked, but for a share of the free positions.
+
+        Each is kept with the probability ``a(t)``; with ``reveal="count"`` a random subset of as many as the steps reveal.
+        """
+        process = self.process
+        opened = self.x == process.mask
+        share, counts = process.share_kept(step), None
+        if process.reveal == "count":
+            assert self.free is not None
+            counts = (self.free.double() * share).round().to(torch.int64)
+        # Numbered like a step that never comes, of a vocabulary of one token: 0 is kept, 1 the mask.
+        kept = ops.masked_step(
+            opened.to(torch.int64), torch.zeros((*x0.shape, 1), device=x0.device), seed=seeds, step=process.steps,
+            reveal_probability=share if counts is None else None, reveal_count=counts, lengths=self.lengths,
+        )[:, 0]  # fmt: skip
+        return torch.where(opened & (kept == 0), x0, self.x)
+
+    def draw_clean(self, x: Tensor, output: Tensor, *, step: int, seeds: Tensor, draws: int, group: Tensor) -> Tensor:
         """Return clean samples ``[U, draws, L]``: every masked position drawn from the prediction, keyed by seeds ``[U]``."""
         process = self.process
         return ops.masked_step(

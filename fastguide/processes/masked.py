@@ -140,6 +140,10 @@ class MaskedProcess:
         n = free.double()
         return ((n * s).round() - (n * kept).round()).clamp(min=0).to(torch.int64)
 
+    def share_kept(self, step: int) -> float:
+        """Return ``a(t)`` after ``step`` steps: the probability that a position is not masked."""
+        return self._levels[step]
+
     def bind(
         self, constraints: Constraints, *, groups: int, particles: int, seeds: Tensor, device: torch.device
     ) -> BoundMasked:

@@ -79,6 +79,38 @@ class Bound(Protocol):
 
 
 @runtime_checkable
+class Renoising(Protocol):
+    """A `Bound` that can take clean samples back to a noise level."""
+
+    def is_whole(self, x: Tensor, *, group: Tensor) -> bool:
+        """Whether states ``[U, *shape]`` are clean samples."""
+
+    def renoise(self, x0: Tensor, *, step: int, seeds: Tensor) -> Tensor:
+        """Return clean samples ``[G·N, *shape]`` noised to the level after ``step`` steps, what is given in place."""
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """A `Bound` whose states may be finished before the last step: then nothing is drawn in them, and no output is read."""
+
+    def finished(self, x: Tensor) -> Tensor:
+        """Return bool ``[U]``: which of the states ``[U, *shape]`` are."""
+
+    def unread(self, n: int) -> Tensor:
+        """Return what stands for the output of ``n`` finished states where the denoiser is not asked for any."""
+
+
+@runtime_checkable
+class Correcting(Protocol):
+    """A `Bound` whose target is not the law that its steps are drawn from: each child has a log-weight."""
+
+    def log_correction(
+        self, children: Tensor, x: Tensor, output: Tensor, *, step: int, group: Tensor, ancestors: Tensor
+    ) -> Tensor:
+        """Return ``[P, M]`` float64, what the log-weights of children take besides ``log p/q``."""
+
+
+@runtime_checkable
 class Process(Protocol):
     """The mathematics of a diffusion.
 

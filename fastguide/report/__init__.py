@@ -15,6 +15,7 @@ from fastguide.report.generic import result_data
 from fastguide.report.render import render
 
 if TYPE_CHECKING:
+    from fastguide.calibration import Calibration
     from fastguide.result import Result
 
 __all__ = [
@@ -38,6 +39,7 @@ def result_report(
     path: str | Path,
     *,
     unguided: Result | None = None,
+    calibration: Calibration | None = None,
     title: str = "Guided run",
     reward: str = "reward",
 ) -> Path:
@@ -47,10 +49,13 @@ def result_report(
         result: of `fastguide.sample`.
         path: of the HTML file; it is replaced if it exists.
         unguided: the same process without guidance, drawn beside it.
+        calibration: of the values, drawn in a section of its own.
         title: heading.
         reward: name of the reward.
 
     Returns:
         The path written.
     """
-    return write_text(path, render(result_data(result, unguided=unguided, title=title, reward=reward)))
+    return write_text(
+        path, render(result_data(result, unguided=unguided, calibration=calibration, title=title, reward=reward))
+    )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from fastguide.report.values import ValueData
     from fastguide.result import Result
 
 Floats = NDArray[np.float64]
@@ -295,6 +296,7 @@ class ReportData:
         notes: sentences that are no alarm.
         entries: the best samples.
         protein: for protein design, or None.
+        values: how good the values were, or None.
         settings: name to value, in order.
         manifest: name to value, in order.
         command: how to run it again, or None.
@@ -309,6 +311,7 @@ class ReportData:
     notes: Sequence[str] = ()
     entries: Sequence[Entry] = ()
     protein: ProteinData | None = None
+    values: ValueData | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
     command: str | None = None

@@ -9,10 +9,12 @@ import torch
 
 from fastguide.report.alarms import run_alarms
 from fastguide.report.data import Entry, ReportData, RunData, Score
+from fastguide.report.values import ValueData
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fastguide.calibration import Calibration
     from fastguide.result import Result
 
 SHOWN = 10
@@ -20,7 +22,12 @@ SHOWN = 10
 
 
 def result_data(
-    result: Result, *, unguided: Result | None = None, title: str = "Guided run", reward: str = "reward"
+    result: Result,
+    *,
+    unguided: Result | None = None,
+    calibration: Calibration | None = None,
+    title: str = "Guided run",
+    reward: str = "reward",
 ) -> ReportData:
     """Return what the report of a run draws: reward, weights, trace and genealogy."""
     run = RunData.from_result(result)
@@ -42,6 +49,7 @@ def result_data(
         scores=[score],
         warnings=run_alarms(run),
         entries=_entries(result, reward),
+        values=None if calibration is None else ValueData.from_calibration(calibration),
         settings={
             "guidance": run.guidance,
             "particles": run.particles,

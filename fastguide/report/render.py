@@ -15,6 +15,7 @@ from fastguide.report.sections import (
     settings_section,
     summary,
 )
+from fastguide.report.values import value_section
 
 CALM = (
     "No alarm: no held-out score fell while the reward rose, lineages did not collapse, and no design is of low "
@@ -42,6 +43,9 @@ def render(data: ReportData, *, columns: dict[str, str] | None = None) -> str:
             decimals = column_decimals(data.entries, names)
             rows = [plain_entry(entry, decimals) for entry in data.entries]
             parts.append(entries_section("Best samples", "Distinct samples, best first.", names, rows))
-    parts += [process_section(data), settings_section(data)]
+    parts.append(process_section(data))
+    if data.values is not None:
+        parts.append(value_section(data.values, data.scores[0].name))
+    parts.append(settings_section(data))
     footer = f"{data.run.guidance} · {data.run.groups} × {data.run.particles} particles · {data.run.steps} steps"
     return page(data.title, data.subtitle, "".join(parts), footer)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastguide import ops
+from fastguide.deferred import deferring, require
 from fastguide.errors import RewardError
 from fastguide.memory import fixed_batches
 from fastguide.rewards.protocol import Reward
@@ -48,8 +49,13 @@ class RewardCalls:
         """Return ``[n]`` float64 rewards of clean samples ``[n, *shape]``."""
         if self.reward.cheap:
             return self._evaluate(x0)
-        if not (self.merge and self.reward.deterministic):
+        on_host = self.reward.device is not None and self.reward.device.type == "cpu"
+        # Which samples are distinct the host has to be told; it is where it reads them all the same.
+        apart = deferring() and not on_host
+        if apart or not (self.merge and self.reward.deterministic):
             return self._evaluate(x0.clone())  # a reward may write into what it is given
+        if on_host and x0.device.type != "cpu":
+            return self(x0.cpu()).to(x0.device)
         merged = ops.unique(x0)
         rows = x0[merged.representatives]
         # Real-valued samples do not come again.
@@ -58,7 +64,7 @@ class RewardCalls:
         return values[merged.inverse]
 
     def soft(self, x0: Tensor, *, tokens: bool) -> Tensor:
-        """Return ``[n]`` rewards that depend by a gradient on what `decode` would give: ``[n, L, V]`` weights of tokens.
+        """Return ``[n]`` rewards of what `decode` would give, ``[n, L, V]`` weights of tokens, with gradients where enabled.
 
         Of real samples any reward that torch can follow will do, whether it says that it is differentiable or not.
         """
@@ -68,7 +74,7 @@ class RewardCalls:
         if not isinstance(values, Tensor) or values.shape != (n,):
             got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise RewardError(f"reward '{reward.name}': expected soft values of shape [{n}], got {got}", x0)
-        if not values.requires_grad:
+        if torch.is_grad_enabled() and not values.requires_grad:
             raise TypeError(
                 f"reward '{reward.name}': no gradient flows from its value to the sample; write it in torch, without "
                 "torch.no_grad or detach"
@@ -130,11 +136,15 @@ class RewardCalls:
                 f"reward '{name}': expected shape [{len(rows)}] (one number a sample), got {list(values.shape)}; {advice}"
             )
         checked: Tensor = values.detach()[:real].to(rows.device, torch.float64)
-        bad = torch.isnan(checked) | (checked == torch.inf)
-        if bool(bad.any()):
-            first = int(bad.nonzero()[0])
-            sample = samples[first]
-            raise RewardError(f"reward '{name}': returned {float(checked[first])} for sample {_show(sample)}", sample)
+        # Samples are not kept for a check that is read later.
+        known = None if deferring() else samples
+
+        def report(first: int, value: float) -> RewardError:
+            if known is None:
+                return RewardError(f"reward '{name}': returned {value} for row {first} of a call")
+            return RewardError(f"reward '{name}': returned {value} for sample {_show(known[first])}", known[first])
+
+        require(checked < torch.inf, checked, report)
         return checked
 
 

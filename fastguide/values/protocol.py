@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from fastguide.deferred import deferring
 from fastguide.states import States
 
 
@@ -51,7 +52,7 @@ def mend_broken(values: Tensor, previous: Tensor | None) -> Tensor:
         previous: ``[G, R]`` values of the parents, None at the first state.
     """
     broken = values == -torch.inf
-    if not bool(broken.any()):
+    if not deferring() and not bool(broken.any()):
         return values
     lowest = torch.where(broken, torch.inf, values).amin(dim=1, keepdim=True)
     fallback = torch.zeros_like(values) if previous is None else previous

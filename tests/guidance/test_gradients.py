@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 import fastguide as fg
 from fastguide.guidance.gradients import GradientProposal
-from tests.guidance.test_tds import Table
 from tests.oracle.gaussian import Mixture, reward
 from tests.oracle.masked import TabularMasked
+from tests.oracle.soft import Table
 
 
 def recorded(process, denoiser, reward, gradient=None, scale=1.0, **options):

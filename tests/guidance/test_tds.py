@@ -10,25 +10,10 @@ import torch
 
 import fastguide as fg
 from tests.mutants import NoRatio
+from tests.oracle.checks import mean_distance, pooled_distance, sampled, samples_follow_the_target, slope
 from tests.oracle.masked import DTYPE, TabularMasked, noise_floor, total_variation
 
 GRADIENTS = ["decoded", "exact"]
-
-
-class Table(fg.rewards.Reward):
-    """The rewards of an oracle, multilinear in a soft sample."""
-
-    batch_invariant = True
-    differentiable = True
-
-    def __init__(self, oracle):
-        self.oracle = oracle
-
-    def __call__(self, x0):
-        return self.oracle.reward(x0)
-
-    def soft(self, x0):
-        return torch.einsum("na,nb,nc,abc->n", *x0.to(DTYPE).unbind(1), self.oracle.rewards)
 
 
 @dataclass(frozen=True)
@@ -52,14 +37,6 @@ def random_shifts(states):
     return torch.sin((states.x.sum(1)[:, None, None] * 7.3 + vocab * 5.1 + states.step) * 1.3)
 
 
-def run(oracle, guidance, particles, groups, seed=0, **options):
-    denoiser = fg.models.wrap(oracle.denoiser, batch_invariant=True)
-    return fg.sample(
-        oracle.process, denoiser, Table(oracle), guidance, particles=particles, groups=groups, seed=seed, progress=False,
-        **options,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def oracle():
     return TabularMasked()
@@ -68,26 +45,18 @@ def oracle():
 ODD = {"temperature": 0.7, "bias": torch.tensor([0.3, 0.0, -0.4]).expand(3, 3), "options": {"top_k": 2}}
 
 
-def normalizer_is_unbiased(oracle, guidance, groups=20_000, **options):
-    """20,000 groups of 4 with values at random: the mean of Ẑ is Z within 4 standard errors (false alarms 6e-5)."""
-    result = run(oracle, guidance, 4, groups, seed=1, value=Noise(), **options)
+def normalizer_ratio(oracle, guidance, groups=20_000, **options):
+    """Mean of Ẑ over groups of 4 particles with values at random, in units of the exact Z, and its standard error."""
+    result = sampled(oracle, guidance, 4, groups, seed=1, value=Noise(), **options)
     ratio = torch.exp(result.log_normalizer.groups - oracle.target(guidance.alpha)[1])
-    error = float(ratio.std()) / math.sqrt(groups)
-    assert error < 0.015
-    assert abs(float(ratio.mean()) - 1) <= 4 * error, f"mean Ẑ / Z = {float(ratio.mean()):.4f} ± {error:.4f}"
+    return float(ratio.mean()), float(ratio.std()) / math.sqrt(groups)
 
 
-def samples_follow_the_target(oracle, guidance, particles=10_000, **options):
-    """Ten groups: mean TV to the target at most 1.5 times that of as many exact draws as they are worth (7 sd)."""
-    target, _ = oracle.target(guidance.alpha)
-    result = run(oracle, guidance, particles, 10, seed=1, **options)
-    weights = result.log_weights.view(10, particles)
-    samples = result.samples.view(10, particles, -1)
-    last = torch.softmax(weights, 1).square().sum(1)
-    added = sum(torch.where(s.resampled, 1 / s.ess - 1 / particles, 0.0) for s in result.trace[:-1])
-    floor = sum(noise_floor(target, int(n), repeats=50) for n in 1 / (last + added)) / 10
-    found = sum(total_variation(oracle.frequencies(samples[g], weights[g]), target) for g in range(10)) / 10
-    assert found <= 1.5 * floor, f"TV {found:.4f} is {found / floor:.2f} times the noise of exact draws"
+def normalizer_is_unbiased(oracle, guidance, **options):
+    """20,000 groups: the mean of Ẑ is Z within 4 standard errors (false alarms 6e-5)."""
+    ratio, error = normalizer_ratio(oracle, guidance, **options)
+    assert error <= 0.01
+    assert abs(ratio - 1) <= 4 * error, f"mean Ẑ / Z = {ratio:.4f} ± {error:.4f}"
 
 
 class TestTDS:
@@ -103,6 +72,15 @@ class TestTDS:
     def test_its_samples_follow_the_target(self, oracle, gradient):
         samples_follow_the_target(oracle, fg.TDS(gradient=gradient, ess_threshold=0.9))
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("gradient", GRADIENTS)
+    def test_its_samples_approach_the_target_at_the_monte_carlo_rate(self, oracle, gradient):
+        guidance = fg.TDS(gradient=gradient, ess_threshold=0.9)
+        sizes, groups = (100, 1_000, 10_000, 100_000), (400, 200, 100, 20)
+        distances = [mean_distance(oracle, guidance, *each)[0] for each in zip(sizes, groups, strict=True)]
+        assert abs(slope(sizes, distances) + 0.5) <= 0.05
+        assert pooled_distance(oracle, guidance) <= 0.01
+
     def test_other_settings_of_smc_keep_the_target(self, oracle):
         guidance = fg.TDS(
             scale=lambda time: 1 - time, value_steps=(1, 3), alphas=(4.0, 2.0), potential="max_difference"
@@ -110,10 +88,11 @@ class TestTDS:
         samples_follow_the_target(oracle, guidance)
 
     def test_phases_of_a_schedule_may_be_guided(self, oracle):
-        samples_follow_the_target(oracle, fg.Scheduled({0: fg.TDS(alpha=2.0), 2: fg.SMC(alpha=1.0)}))
+        guidance = fg.Scheduled({0: fg.TDS(alpha=2.0), 2: fg.SMC(alpha=1.0)})
+        samples_follow_the_target(oracle, guidance, value=fg.PosteriorMean())
 
     def test_its_weights_are_more_even(self, oracle):
-        kept = [float(run(oracle, g, 1_000, 10).trace[-1].ess.mean()) for g in (fg.SMC(), fg.TDS())]
+        kept = [float(sampled(oracle, g, 1_000, 10).trace[-1].ess.mean()) for g in (fg.SMC(), fg.TDS())]
         assert kept[1] > 1.1 * kept[0]
 
     def test_without_the_ratio_the_checks_fail(self, oracle):
@@ -138,7 +117,7 @@ class TestClassifierGuidance:
             change = table[oracle.row(x)] - table[oracle.row(states.x)][:, None, None]
             return torch.where((states.x == oracle.mask)[..., None], change, 0.0)
 
-        result = run(oracle, fg.ClassifierGuidance(gradient=delta), 40_000, 1)
+        result = sampled(oracle, fg.ClassifierGuidance(gradient=delta), 40_000, 1)
         return total_variation(oracle.frequencies(result.samples, result.log_weights), target), noise_floor(
             target, 40_000
         )
@@ -153,7 +132,7 @@ class TestClassifierGuidance:
         assert found[2][0] < 3 * found[2][1]
 
     def test_raises_rewards_and_carries_no_weights(self, oracle):
-        result, plain = (run(oracle, g, 2_000, 2) for g in (fg.ClassifierGuidance(), fg.BestOfN(alpha=0.0)))
+        result, plain = (sampled(oracle, g, 2_000, 2) for g in (fg.ClassifierGuidance(), fg.BestOfN(alpha=0.0)))
         assert float(result.rewards.mean()) > float(plain.rewards.mean()) + 0.2
         assert not result.log_weights.any()
         assert math.isnan(float(result.log_normalizer))
@@ -172,6 +151,6 @@ def test_the_ratio_is_told_only_where_it_corrects(oracle):
             told.append(log_ratio is not None)
             return super().step(state, values, log_ratio=log_ratio, **options)
 
-    run(oracle, Spy(), 8, 1)
-    run(oracle, Uncorrected(), 8, 1)
+    sampled(oracle, Spy(), 8, 1)
+    sampled(oracle, Uncorrected(), 8, 1)
     assert told == [True] * 4 + [False] * 4

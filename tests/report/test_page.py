@@ -17,6 +17,7 @@ from fastguide.report.charts import MOST_LINEAGES, genealogy_chart, shown_lineag
 from fastguide.report.data import Estimate
 from fastguide.report.files import write_text
 from fastguide.report.numbers import decimals_of, fixed, show, show_estimate
+from fastguide.report.values import ValueData, value_section
 from tests.report.synthetic import report_data, run_data
 
 VOID = {"meta", "br"}
@@ -198,3 +199,30 @@ def test_the_weights_of_a_report_are_those_of_the_result() -> None:
     assert run.weights == pytest.approx(expected)
     assert run.parents.shape == (5, 12)
     assert run.ess_threshold == 0.5
+
+
+def test_a_report_tells_how_good_the_values_were(tmp_path: Path) -> None:
+    process = fg.MaskedProcess(length=6, vocab=4, steps=5)
+
+    def ones(x: torch.Tensor) -> torch.Tensor:
+        return (x == 1).sum(dim=1).double()
+
+    found = fg.calibrate(process, lambda x, t: torch.zeros(len(x), 6, 4), ones, particles=200)
+    path = toy_run(fg.SMC(alpha=0.5)).report(tmp_path / "run.html", calibration=found, reward="ones")
+    text = parse(path.read_text(encoding="utf-8"))
+    for words in ("How good the values were", "200 trajectories", "late, after step 4", "Bias of values"):
+        assert words in text
+
+
+def test_values_of_two_steps_have_one_curve() -> None:
+    process = fg.MaskedProcess(length=2, vocab=3, steps=2)
+    found = fg.calibrate(process, lambda x, t: torch.zeros(len(x), 2, 3), lambda x0: x0[:, 0].double(), particles=20)
+    text = value_section(ValueData.from_calibration(found), "ones")
+    assert "late, after step 1" in text
+    assert "midway" not in text
+
+
+def test_values_without_spread_are_drawn() -> None:
+    process = fg.MaskedProcess(length=2, vocab=3, steps=3)
+    found = fg.calibrate(process, lambda x, t: torch.zeros(len(x), 2, 3), lambda x0: torch.zeros(len(x0)), particles=8)
+    assert "It stays below one half." in value_section(ValueData.from_calibration(found), "ones")

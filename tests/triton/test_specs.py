@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastguide.deferred import Deferred, deferred
 from fastguide.ops import (
-    _triton,
     evaluate,
     gaussian_log_ratio,
     gaussian_step,
@@ -73,7 +73,8 @@ def test_nothing_is_read_from_the_device_where_errors_are_read_later() -> None:
     tokens, logits = (x.to(DEVICE) for x in masked_states(4, 9, 22))
     x = torch.randn(4, 7, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     expected = all_of_a_step(tokens, logits, x)
-    with _triton.deferred() as later, _NoHostReads():
+    later = Deferred()
+    with deferred(later), _NoHostReads():
         got = all_of_a_step(tokens, logits, x)
     later.check()
     assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
@@ -82,7 +83,8 @@ def test_nothing_is_read_from_the_device_where_errors_are_read_later() -> None:
 def test_an_error_read_later_is_that_of_the_first_bad_row() -> None:
     tokens, logits = (x.to(DEVICE) for x in masked_states(4, 9, 22, masked=1.0))
     logits[2, 1] = torch.nan
-    with _triton.deferred() as later:
+    later = Deferred()
+    with deferred(later):
         children = masked_step(tokens, logits, reveal_probability=1.0, backend="triton")
     assert int(children.amin()) >= 0
     assert int(children.amax()) == 22  # the mask stays where nothing could be drawn

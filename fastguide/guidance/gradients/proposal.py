@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastguide.deferred import require
 from fastguide.guidance.gradients import real, tokens
 from fastguide.guidance.protocol import is_number
 from fastguide.memory import fixed_batches
@@ -64,12 +65,36 @@ class GradientProposal:
 
     def shift(self, states: States) -> Tensor:
         """Return float32 what is added to log-probabilities ``[U, L, V]``, or to means ``[U, *shape]``."""
-        scale = self.scale(states.time) if callable(self.scale) else self.scale
-        if not is_number(scale):
-            raise ValueError(f"scale: expected a finite number at noise level {states.time:g}, got {scale!r}")
+        scale = self.strength(states.time)
         if states.x.is_floating_point():
             return self._of_means(states, scale)
         return self._of_tokens(states, scale)
+
+    def strength(self, time: float) -> float:
+        """Return ``scale`` at a noise level."""
+        scale = self.scale(time) if callable(self.scale) else self.scale
+        if not is_number(scale):
+            raise ValueError(f"scale: expected a finite number at noise level {time:g}, got {scale!r}")
+        return scale
+
+    def limited(self, gradient: Tensor, time: float) -> Tensor:
+        """Return gradients ``[n, …]`` no longer than ``clip``, changed in place; refuse what is not finite."""
+        require(
+            torch.isfinite(gradient),
+            gradient,
+            lambda *_: ValueError(
+                f"gradient: the reward has a derivative that is nan or infinite, at noise level {time:g}; "
+                'smooth it, or use gradient="exact" for tokens'
+            ),
+        )
+        if self.clip is not None:
+            flat = gradient.flatten(1)
+            flat *= self.clip / flat.norm(dim=1, keepdim=True).clamp(min=self.clip)
+        return gradient
+
+    def gradient_of(self, states: States) -> Tensor:
+        """Return float32 ``[U, *shape]``, ∇v of real states."""
+        return self._estimate(states, self._estimator(_OF_REAL, "through"), states.x.shape)
 
     def _of_tokens(self, states: States, scale: float) -> Tensor:
         output = states.output
@@ -94,8 +119,7 @@ class GradientProposal:
             )
         if noise[states.step] == 0.0:
             return torch.zeros_like(states.x)
-        gradient = self._estimate(states, self._estimator(_OF_REAL, "through"), states.x.shape)
-        guided: Tensor = bound.guide(gradient, states.step, self.alpha)
+        guided: Tensor = bound.guide(self.gradient_of(states), states.step, self.alpha)
         return guided.mul_(scale)
 
     def _estimator(self, known: dict[str, Estimator], default: str) -> Estimator:
@@ -109,8 +133,7 @@ class GradientProposal:
     def _estimate(self, states: States, estimate: Estimator, shape: torch.Size) -> Tensor:
         out = torch.empty(shape, dtype=torch.float32, device=states.x.device)
         rows = max(1, min(states.predictor.call_rows, _NUMBERS // max(1, math.prod(shape[1:]))))
-        for problem in torch.unique(states.problem):
-            members = (states.problem == problem).nonzero()[:, 0]
+        for members in states.scene.problems.members(states.problem):
             # A call has always as many rows, padded by repeating the last: the last bits of a network's gradient may depend on
             # the number. They may depend on the place of a row too; weights follow the shift as it was, and stay exact.
             for index, count in fixed_batches(len(members), rows, members.device):
@@ -119,12 +142,4 @@ class GradientProposal:
                 if part.shape != (len(some), *shape[1:]):
                     raise ValueError(f"gradient: expected shape {[len(some), *shape[1:]]}, got {list(part.shape)}")
                 out[members[index[:count]]] = part[:count].detach().to(out)
-        if not bool(torch.isfinite(out).all()):
-            raise ValueError(
-                f"gradient: the reward has a derivative that is nan or infinite, at noise level {states.time:g}; "
-                'smooth it, or use gradient="exact" for tokens'
-            )
-        if self.clip is not None:
-            flat = out.flatten(1)
-            flat *= self.clip / flat.norm(dim=1, keepdim=True).clamp(min=self.clip)
-        return out
+        return self.limited(out, states.time)

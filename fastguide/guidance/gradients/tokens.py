@@ -13,12 +13,10 @@ become is not predicted anew.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from fastguide.deferred import deferring
 from fastguide.states import States
 
 _NUMBERS = 2**22
@@ -27,11 +25,9 @@ _NUMBERS = 2**22
 
 def decoded(states: States) -> Tensor:
     """Return ``[U, L, V]`` of the reward's gradient at the soft clean sample."""
-    assert states.output is not None
-    opened = _open(states)
-    soft = _soft(states, _one_hot(states), states.output, opened).detach().requires_grad_()
+    soft = states.estimate_soft().detach().requires_grad_()
     gradient = states.gradient(soft, soft)
-    return (gradient - (gradient * soft.detach()).sum(-1, keepdim=True)) * opened
+    return (gradient - (gradient * soft.detach()).sum(-1, keepdim=True)) * states.opened()
 
 
 def through_input(states: States) -> Tensor:
@@ -43,11 +39,11 @@ def through_input(states: States) -> Tensor:
             f'{type(denoiser).__name__} is not differentiable, use "decoded"'
         )
     assert states.output is not None
-    vocab, opened = states.output.shape[-1], _open(states)
+    vocab, opened = states.output.shape[-1], states.opened()
     with torch.enable_grad():
-        x = _one_hot(states).requires_grad_()
+        x = states.one_hot().requires_grad_()
         output = states.predict(x).output
-        soft = _soft(states, x, output, opened)
+        soft = states.estimate_soft(x, output)
     gradient = states.gradient(soft, x)
     return (gradient[..., :vocab] - gradient[..., vocab:]) * opened
 
@@ -58,7 +54,11 @@ def exact(states: States) -> Tensor:
     x0, vocab = states.estimate(), states.output.shape[-1]
     delta = torch.zeros(states.output.shape, dtype=torch.float32, device=x0.device)
     token = torch.arange(vocab, device=x0.device)
-    opened = _open(states)[..., 0].nonzero()
+    is_open = states.opened()
+    if deferring():  # the host cannot be told which positions are open: all are tried
+        opened = torch.cartesian_prod(*(torch.arange(n, device=x0.device) for n in x0.shape))
+    else:
+        opened = is_open[..., 0].nonzero()
     for part in torch.split(opened, max(1, _NUMBERS // (vocab * x0.shape[1]))):
         u, at = part.unbind(1)
         changed = x0[u, None].repeat(1, vocab, 1)
@@ -68,25 +68,4 @@ def exact(states: States) -> Tensor:
         low = torch.where(rewards == -torch.inf, torch.inf, rewards).amin(1, keepdim=True)
         rewards = torch.maximum(rewards, torch.where(low == torch.inf, 0.0, low))
         delta[u, at] = (rewards - rewards.gather(1, x0[u, at][:, None])).float()
-    return delta
-
-
-def _open(states: States) -> Tensor:
-    """Return bool ``[U, L, 1]``, the positions that are still to be revealed."""
-    bound: Any = states.scene.bound
-    opened: Tensor = bound.opened(states.x, group=states.group)
-    return opened[..., None]
-
-
-def _one_hot(states: States) -> Tensor:
-    """Return float32 ``[U, L, V + 1]``, the mask last."""
-    assert states.output is not None
-    vocab = states.output.shape[-1]
-    return F.one_hot(states.x.clamp(0, vocab), vocab + 1).float()
-
-
-def _soft(states: States, x: Tensor, output: Tensor, opened: Tensor) -> Tensor:
-    """Return the soft clean sample ``[U, L, V]``: probabilities where open, ``x`` ``[U, L, V + 1]`` where not."""
-    bound: Any = states.scene.bound
-    log_p = bound.log_probs(states.x, output, group=states.group)
-    return torch.where(opened, log_p.exp(), x[..., :-1])
+    return delta * is_open

@@ -1,0 +1,205 @@
+"""Nothing is read by the host between the first step and the last where checks are deferred; the results are the same."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import fastguide as fg
+from fastguide.deferred import deferred, deferring, require
+from fastguide.run import Run
+
+READS = {
+    "_local_scalar_dense", "_unique", "_unique2", "bincount", "equal", "is_nonzero", "masked_select", "nonzero",
+    "unique_consecutive", "unique_dim",
+}  # fmt: skip
+"""Operations that tell the host a number, or whose result has a shape that depends on data."""
+
+
+class HostReads(TorchDispatchMode):
+    """Refuses what makes the host wait for a device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = func.overloadpacket._qualified_op_name.split("::")[1]
+        by_mask = name in ("index", "index_put", "index_put_") and any(
+            i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]
+        )
+        counted = name == "repeat_interleave" and kwargs.get("output_size") is None
+        assert name not in READS, f"{name} reads from the device"
+        assert not by_mask, f"{name} by a mask has a shape that depends on data"
+        assert not counted, f"{name} has a shape that depends on data"
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def no_host_reads(monkeypatch):
+    """Refuse them, and conversions that no dispatcher sees."""
+
+    def refused(self, *args, **options):
+        raise AssertionError("a tensor is read by the host")
+
+    with monkeypatch.context() as patch, HostReads():
+        for name in ("cpu", "numpy", "tolist", "__array__"):
+            patch.setattr(torch.Tensor, name, refused)
+        yield
+
+
+MASKED = fg.MaskedProcess(length=6, vocab=4, steps=5)
+GAUSSIAN = fg.GaussianProcess((3, 2), steps=5)
+
+
+def logits(x, t):
+    return 0.3 * (x.flip(1)[..., None] == torch.arange(4)) + torch.arange(4.0)
+
+
+class Ones(fg.rewards.Reward):
+    """The share of ones, also of soft tokens."""
+
+    batch_invariant = True
+
+    def __call__(self, x0):
+        return (x0 == 1).float().mean(1)
+
+    def soft(self, x0):
+        return x0[..., 1].mean(1)
+
+
+def level(x0):
+    return -(x0 - 1.0).square().sum((1, 2))
+
+
+TOKENS = [
+    fg.SMC(alpha=0.1),
+    fg.SMC(alpha=0.1, potential="max_difference", rule="residual"),
+    fg.SMC(alpha=0.1, target_ess=0.5),
+    fg.SMC(alpha=0.1, value_steps=(2, 4)),
+    fg.NestedSMC(alpha=0.1, branch=3),
+    fg.SVDD(alpha=0.1, branch=3),
+    fg.Beam(branch=3),
+    fg.BestOfN(),
+    fg.TDS(alpha=0.1, gradient="decoded"),
+    fg.TDS(alpha=0.1, gradient="exact"),
+    fg.Scheduled({0: fg.SMC(alpha=0.5), 3: fg.NestedSMC(alpha=0.1, branch=2)}),
+]
+REAL = [fg.SMC(alpha=1.0), fg.SVDD(alpha=1.0, branch=3), fg.TDS(alpha=1.0), fg.ClassifierGuidance(alpha=1.0)]
+CASES = [(MASKED, logits, Ones(), g) for g in TOKENS] + [(GAUSSIAN, lambda x, t: x, level, g) for g in REAL]
+
+
+@pytest.mark.parametrize(
+    ("process", "denoiser", "reward", "guidance"),
+    CASES,
+    ids=lambda x: repr(x)[:40] if isinstance(x, fg.guidance.Guidance) else type(x).__name__,
+)
+def test_no_step_is_read_by_the_host(process, denoiser, reward, guidance, monkeypatch):
+    """And what comes out is bit for bit what the loop gives that reads as it goes."""
+
+    def run():
+        return fg.sample(process, denoiser, reward, guidance, particles=24, groups=2, progress=False)
+
+    expected = run()
+    sample = Run.sample
+
+    def guarded(self):
+        self.result = lambda *args: args
+        with no_host_reads(monkeypatch):
+            args = sample(self)
+        del self.result
+        return self.result(*args)
+
+    monkeypatch.setattr(Run, "sample", guarded)
+    with deferred():
+        found = run()
+    for name in ("samples", "log_weights", "rewards"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert torch.equal(found.ancestry.parents, expected.ancestry.parents)
+    assert torch.equal(found.trace.ess, expected.trace.ess)
+
+
+def test_the_guard_sees_a_read():
+    with pytest.raises(AssertionError, match="reads from the device"), HostReads():
+        float(torch.ones(1))
+    with pytest.raises(AssertionError, match="depends on data"), HostReads():
+        torch.ones(3)[torch.ones(3) > 0]
+
+
+def test_a_reward_on_the_host_gets_distinct_rows_only():
+    class Counted(Ones):
+        device = torch.device("cpu")
+        rows = 0
+
+        def __call__(self, x0):
+            self.rows += len(x0)
+            return super().__call__(x0)
+
+    reward = Counted()
+    process = fg.MaskedProcess(length=2, vocab=2, steps=2)
+    with deferred():
+        fg.sample(process, lambda x, t: torch.zeros(len(x), 2, 2), reward, fg.SMC(), particles=500, progress=False)
+    assert reward.rows <= 4
+
+
+class TestErrors:
+    def test_the_first_that_failed_is_raised_at_the_end(self):
+        seen = []
+
+        def reward(x0):
+            seen.append(len(seen))
+            out = torch.zeros(len(x0))
+            out[5] = torch.nan if len(seen) == 3 else 0.0
+            return out
+
+        def run():
+            fg.sample(MASKED, logits, reward, fg.SMC(), particles=20, memory=fg.Memory(merge=False), progress=False)
+
+        with pytest.raises(fg.RewardError, match="returned nan for sample") as error:
+            run()
+        assert len(seen) == 3
+        assert error.value.sample is not None
+        seen.clear()
+        with pytest.raises(fg.RewardError, match="returned nan for row 5 of a call"), deferred():
+            run()
+        assert len(seen) > 3
+
+    def test_of_elements_the_first(self):
+        def report(flat, value):
+            return ValueError(f"element {flat} is {value}")
+
+        x = torch.tensor([[1.0, 2.0], [-3.0, -4.0]])
+        with pytest.raises(ValueError, match=r"element 2 is -3.0"):
+            require(x > 0, x, report)
+
+        @deferred()
+        def later():
+            require(x < 9, x, report)
+            require(x > 0, x, report)
+            require(x > 1, x, report)
+
+        with pytest.raises(ValueError, match=r"element 2 is -3.0"):
+            later()
+
+    def test_an_exception_of_the_block_goes_first(self):
+        @deferred()
+        def fails():
+            require(torch.zeros(1) > 0, torch.zeros(1), lambda *_: ValueError("later"))
+            raise KeyError
+
+        with pytest.raises(KeyError):
+            fails()
+        assert not deferring()
+
+    def test_a_block_inside_another_ends_nothing(self):
+        passed = []
+
+        @deferred()
+        def outer():
+            with deferred():
+                require(torch.zeros(1) > 0, torch.zeros(1), lambda *_: ValueError("later"))
+            passed.append(deferring())
+
+        with pytest.raises(ValueError, match="later"):
+            outer()
+        assert passed == [True]
