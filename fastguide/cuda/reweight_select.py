@@ -43,7 +43,9 @@ def reweight_select(
     if seeds is not None:
         seeds = seeds.contiguous()
     workspace = _module.workspace(cuda.select_bytes(groups, items, items, True), device)
-    cuda.reweight_select(
+    _module.call(
+        cuda.reweight_select,
+        device,
         *map(address, inputs),
         0 if running is None else running.element_size(),
         log_weights.dtype is torch.float64,
@@ -61,5 +63,4 @@ def reweight_select(
         workspace.data_ptr(),
         [x.data_ptr() for x in states],
         [x.nbytes // log_weights.numel() for x in states],
-        _module.stream(device),
     )
