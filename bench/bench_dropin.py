@@ -1,7 +1,7 @@
 """What a change of import saves: each stand-in against what it stands for, in turn, in one process.
 
-FK steering and DAS are no packages: their algorithms are transcribed in ``tests/adapters/peers.py``; ``particles`` is the
-installed package. Run with OMP_PROC_BIND=true; ``--only NAME`` for one case.
+FK steering, DAS, AlignInversePro and SVDD are no packages: their algorithms are transcribed in ``tests/adapters/peers*.py``;
+``particles`` is the installed package. Run with OMP_PROC_BIND=true; ``--only NAME`` for one case.
 """
 
 from __future__ import annotations
@@ -117,11 +117,65 @@ def particles_resampling() -> Times:
     return alternate({"fastguide": lambda: ours.systematic(w), "theirs": lambda: rs.systematic(w)})
 
 
+def align_inverse_pro() -> Times:
+    """All of theirs would take minutes: 2 of its 49 steps, which ask the same of networks and reward each, stand for it."""
+    from fastguide.adapters.align_inverse_pro import install
+    from fastguide.rewards import PLDDT
+    from tests.adapters.peers_masked import TheirInterpolant
+    from tests.adapters.peers_mpnn import TheirNetwork, ubiquitin
+
+    model, backbone, plddt = TheirNetwork(), ubiquitin(5), PLDDT(rows=5)
+    reward = lambda X, x, *rest: plddt.soft(x[..., :20])  # noqa: E731, N803
+    settings = (model, *backbone, reward, "stability")
+    ours, theirs = install(TheirInterpolant(50, 0.1)), TheirInterpolant(3, 0.1)
+    times = alternate(
+        {
+            "fastguide": lambda: ours.sample_controlled_SVDD(*settings, repeats=10),
+            "theirs": lambda: theirs.sample_controlled_SVDD(*settings, repeats=10),
+        },
+        rounds=3,
+        budget=1.0,
+    )
+    return Times({**times.seconds, "theirs": {i: s * 49 / 2 for i, s in times.seconds["theirs"].items()}})
+
+
+def svdd_rna() -> Times:
+    """Convolutions of random weights stand for network and reward."""
+    from fastguide.adapters.svdd import install
+    from tests.adapters.peers_masked import TheirDiffusion
+
+    layers = [torch.nn.Conv1d(a, b, 9, padding=4) for a, b in ((5, 64), (64, 64), (64, 64), (64, 4), (4, 64), (64, 1))]
+
+    def network(x: torch.Tensor) -> torch.Tensor:
+        h = torch.nn.functional.one_hot(x, 5).float().transpose(1, 2)
+        for layer in layers[:3]:
+            h = torch.relu(layer(h))
+        return layers[3](h).transpose(1, 2).contiguous()
+
+    def reward(x: torch.Tensor) -> torch.Tensor:
+        return layers[5](torch.relu(layers[4](x))).mean(2)
+
+    models = {
+        "fastguide": install(TheirDiffusion(network, 50, 128, 64)),
+        "theirs": TheirDiffusion(network, 50, 128, 64),
+    }
+
+    def run(name: str) -> Callable[[], Any]:
+        return lambda: models[name].controlled_sample_tweedie(reward, sample_M=10, options="True")
+
+    return alternate({name: run(name) for name in models}, rounds=3, budget=1.0)
+
+
 CASES: dict[str, tuple[str, Callable[[], Times]]] = {
     "fkd": ("FKD.resample, 4,096 particles of 64 KiB (transcription)", fkd),
     "das": ("DAS resampling, 64 x 1,024 (transcription)", das_resampling),
     "tempering": ("DAS adaptive tempering, 64 x 1,024 (transcription)", das_tempering),
     "filter": ("particles bootstrap filter, N = 10^6, 10 steps (installed)", bootstrap_filter),
+    "align": (
+        "AlignInversePro SVDD, ProteinMPNN, 1UBI, batch 5, M = 10, 50 times (transcription)",
+        align_inverse_pro,
+    ),
+    "svdd": ("SVDD RNA, L = 50, 64 sequences, M = 10, 128 steps, convolutions (transcription)", svdd_rna),
     "scheme": ("particles systematic resampling alone, N = 10^6 (installed)", particles_resampling),
 }
 
