@@ -29,6 +29,11 @@ def backbones() -> ours.Backbones:
     return ours.Backbones(*ubiquitin(4))
 
 
+@pytest.fixture(scope="module")
+def fast(network, backbones):
+    return recognize(network, backbones)
+
+
 class Wrapper:
     """What a user may put around the network; ``shift`` makes it another."""
 
@@ -42,19 +47,18 @@ class Wrapper:
         return out
 
 
-def test_our_code_says_what_theirs_says(network, backbones):
+def test_our_code_says_what_theirs_says(network, backbones, fast):
     """Float32 sums in another order: 2e-4 of a log-probability."""
     torch.manual_seed(0)
     tokens = torch.randint(22, (4, 76))
     tokens[2] = 21
     with torch.no_grad():
         theirs = backbones.ask(network, tokens)
-    got = recognize(network, backbones).logits(tokens).log_softmax(-1)
+    got = fast.logits(tokens).log_softmax(-1)
     assert float((got - theirs).abs().max()) < 2e-4
 
 
-def test_rows_have_the_same_bits_in_any_batch(network, backbones):
-    fast = recognize(network, backbones)
+def test_rows_have_the_same_bits_in_any_batch(fast):
     tokens = torch.randint(22, (7, 76), generator=torch.Generator().manual_seed(0))
     whole = fast.logits(tokens)
     assert torch.equal(whole[2:5], fast.logits(tokens[2:5]))

@@ -15,8 +15,8 @@ from tests.oracle.masked import TabularMasked, noise_floor, total_variation
 
 STEPS = 4
 ORACLE = TabularMasked(length=3, vocab=4, steps=STEPS)
-ROWS = 3_000
-"""Rows of a law; the noise floor of 64 frequencies is 0.05."""
+ROWS = 2_000
+"""Rows of a law; the noise floor of 64 frequencies is 0.06."""
 WEIGHT = torch.randn(3, 5, 3, 4, generator=torch.Generator().manual_seed(3))
 
 
@@ -100,7 +100,7 @@ class TestRight:
 
     def test_dps_does_not_depend_on_the_batch(self):
         whole = diffusion(False, soft_network).controlled_sample_DPS(reward_2d, 1.5)
-        few = [diffusion(False, soft_network, 600).controlled_sample_DPS(reward_2d, 1.5) for _ in range(5)]
+        few = [diffusion(False, soft_network, 500).controlled_sample_DPS(reward_2d, 1.5) for _ in range(4)]
         assert close(law(whole), law(torch.cat(few)), 3.0)
 
     def test_dps_raises_the_reward(self):
@@ -125,7 +125,7 @@ class TestRight:
 
 
 class TestCompat:
-    @pytest.mark.parametrize("eps", [1e-5, 0.1])
+    @pytest.mark.parametrize("eps", [pytest.param(1e-5, marks=pytest.mark.slow), 0.1])
     @pytest.mark.parametrize("name", CALLS)
     def test_laws_are_theirs(self, name, eps):
         """Three noise floors of two samples, as sequences of TDS compete; with eps = 0.1 their last step leaves masks."""
