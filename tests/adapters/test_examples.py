@@ -11,7 +11,12 @@ import pytest
 from tests.adapters import stub_esm
 
 FOLDER = Path(__file__).parents[2] / "examples" / "dropin"
-NEEDS = {"guided_text.py": "transformers", "particle_filter.py": "particles", "tempered_smc.py": "jax"}
+NEEDS = {
+    "guided_text.py": "transformers",
+    "images.py": "diffusers",
+    "particle_filter.py": "particles",
+    "tempered_smc.py": "jax",
+}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda p: p.name)

@@ -65,12 +65,32 @@ class GradientProposal:
 
     def shift(self, states: States) -> Tensor:
         """Return float32 what is added to log-probabilities ``[U, L, V]``, or to means ``[U, *shape]``."""
-        scale = self.scale(states.time) if callable(self.scale) else self.scale
-        if not is_number(scale):
-            raise ValueError(f"scale: expected a finite number at noise level {states.time:g}, got {scale!r}")
+        scale = self.strength(states.time)
         if states.x.is_floating_point():
             return self._of_means(states, scale)
         return self._of_tokens(states, scale)
+
+    def strength(self, time: float) -> float:
+        """Return ``scale`` at a noise level."""
+        scale = self.scale(time) if callable(self.scale) else self.scale
+        if not is_number(scale):
+            raise ValueError(f"scale: expected a finite number at noise level {time:g}, got {scale!r}")
+        return scale
+
+    def limited(self, gradient: Tensor, time: float) -> Tensor:
+        """Return gradients ``[n, …]`` no longer than ``clip``, changed in place; refuse what is not finite."""
+        require(
+            torch.isfinite(gradient),
+            gradient,
+            lambda *_: ValueError(
+                f"gradient: the reward has a derivative that is nan or infinite, at noise level {time:g}; "
+                'smooth it, or use gradient="exact" for tokens'
+            ),
+        )
+        if self.clip is not None:
+            flat = gradient.flatten(1)
+            flat *= self.clip / flat.norm(dim=1, keepdim=True).clamp(min=self.clip)
+        return gradient
 
     def gradient_of(self, states: States) -> Tensor:
         """Return float32 ``[U, *shape]``, ∇v of real states."""
@@ -122,15 +142,4 @@ class GradientProposal:
                 if part.shape != (len(some), *shape[1:]):
                     raise ValueError(f"gradient: expected shape {[len(some), *shape[1:]]}, got {list(part.shape)}")
                 out[members[index[:count]]] = part[:count].detach().to(out)
-        require(
-            torch.isfinite(out),
-            out,
-            lambda *_: ValueError(
-                f"gradient: the reward has a derivative that is nan or infinite, at noise level {states.time:g}; "
-                'smooth it, or use gradient="exact" for tokens'
-            ),
-        )
-        if self.clip is not None:
-            flat = out.flatten(1)
-            flat *= self.clip / flat.norm(dim=1, keepdim=True).clamp(min=self.clip)
-        return out
+        return self.limited(out, states.time)
