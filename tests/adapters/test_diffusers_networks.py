@@ -24,6 +24,7 @@ with warnings.catch_warnings():
     )
 
     from fastguide.adapters.diffusers import SteeringCallback
+    from fastguide.adapters.diffusers.decode import decoder
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 
@@ -135,6 +136,13 @@ def test_an_unconditional_pipeline():
     torch.testing.assert_close(
         torch.tensor(images).double().mean((1, 2, 3)).view(2, 8), steering.rewards, atol=1e-4, rtol=0
     )
+
+
+def test_latents_of_an_unknown_kind_are_refused():
+    pipe = pipeline()
+    with pytest.raises(ValueError, match=r"StableDiffusionPipeline decodes latents of shape \[1, 16, 4\] is not known"):
+        decoder(pipe, "image")(torch.zeros(1, 16, 4))
+    assert decoder(pipe, "image")(torch.zeros(1, 4, 8, 8)).shape == (1, 3, 16, 16)
 
 
 @pytest.mark.slow
