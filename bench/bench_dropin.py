@@ -1,7 +1,8 @@
 """What a change of import saves: each stand-in against what it stands for, in turn, in one process.
 
-FK steering and DAS are no packages: their algorithms are transcribed in ``tests/adapters/peers.py``; ``particles`` is the
-installed package. Run with OMP_PROC_BIND=true; ``--only NAME`` for one case.
+FK steering and DAS are no packages: theirs is the clone where ``FG_PEERS`` names a folder that has one, else the transcription
+in ``tests/adapters/peers.py``; ``particles`` is the installed package. Every row says which. Run with OMP_PROC_BIND=true;
+``--only NAME`` for one case.
 """
 
 from __future__ import annotations
@@ -22,9 +23,17 @@ sys.path.insert(0, str(ROOT))
 from fastguide.adapters import das  # noqa: E402
 from fastguide.adapters.fkd import FKD  # noqa: E402
 from fastguide.bench.timing import Times, alternate, machine  # noqa: E402
-from tests.adapters.peers import TheirFKD, their_resampling, their_tempering  # noqa: E402
+from tests.adapters.peers import (  # noqa: E402
+    DAS_UTILS,
+    FKD_CLASS,
+    TheirFKD,
+    clone,
+    their_resampling,
+    their_tempering,
+)
 
 RESULT = ROOT / "bench" / "results" / "dropin.json"
+TABLE = RESULT.with_suffix(".md")
 LAST = 10**6
 """A step that never comes."""
 
@@ -43,18 +52,25 @@ def fkd() -> Times:
 
         return call
 
-    def ours() -> FKD:
-        return FKD(
-            potential_type="rt", lmbda=1.0, num_particles=n, adaptive_resampling=False, resample_frequency=1,
-            resampling_t_start=0, resampling_t_end=LAST - 2, time_steps=LAST, reward_fn=lambda x: rewards, device="cpu",
-            latent_to_decode_fn=lambda x: rewards,
+    def make(kind: Any) -> Callable[[], Any]:
+        return lambda: kind(
+            potential_type="diff", lmbda=1.0, num_particles=n, adaptive_resampling=False, resample_frequency=1,
+            resampling_t_start=0, resampling_t_end=10**5, time_steps=LAST, device="cpu",
+            reward_fn=lambda x: torch.randn(n), latent_to_decode_fn=lambda x: rewards,
         )  # fmt: skip
 
     def theirs() -> TheirFKD:
-        return TheirFKD("rt", 1.0, n, False, False, set(range(10**5)), LAST, lambda x: rewards)
+        return TheirFKD("diff", 1.0, n, False, False, set(range(10**5)), LAST, lambda x: torch.randn(n))
 
-    calls["fastguide"] = repeat(ours, lambda f, i: f.resample(sampling_idx=i, latents=latents, x0_preds=latents))
-    calls["theirs"] = repeat(theirs, lambda f, i: f.resample(i, latents, rewards))
+    def step(f: Any, i: int) -> None:
+        f.resample(sampling_idx=i, latents=latents, x0_preds=latents)
+
+    calls["fastguide"] = repeat(make(FKD), step)
+    original = clone(FKD_CLASS)
+    if original is None:
+        calls["theirs"] = repeat(theirs, lambda f, i: f.resample(i, latents, rewards))
+    else:
+        calls["theirs"] = repeat(make(original.FKD), step)
     return alternate(calls)
 
 
@@ -62,22 +78,26 @@ def das_resampling() -> Times:
     from particles import resampling as rs
 
     log_w = 2 * torch.randn(64, 1024)
-    ours = das.resampling_function("systematic", 0.5)
+    ours, original = das.resampling_function("systematic", 0.5), clone(DAS_UTILS)
+    theirs = original and original.resampling_function("systematic", 0.5)
     return alternate(
         {
             "fastguide": lambda: ours(log_w.clone()),
-            "theirs": lambda: their_resampling(rs.systematic, log_w.clone(), 0.5),
+            "theirs": lambda: theirs(log_w.clone()) if theirs else their_resampling(rs.systematic, log_w.clone(), 0.5),
         }
     )
 
 
 def das_tempering() -> Times:
     base, twist, zero = 0.5 * torch.randn(64, 1024), 5 * torch.randn(64, 1024), torch.zeros(64, 1024)
-    low = torch.full((64,), 0.01)
+    low, original = torch.full((64,), 0.01), clone(DAS_UTILS)
+    given = (base, zero, twist, zero, zero, low, 0.5)
     return alternate(
         {
-            "fastguide": lambda: das.adaptive_tempering(base, zero, twist, zero, zero, low, 0.5),
-            "theirs": lambda: their_tempering(base, twist, low, 0.5),
+            "fastguide": lambda: das.adaptive_tempering(*given),
+            "theirs": lambda: (
+                original.adaptive_tempering(*given) if original else their_tempering(base, twist, low, 0.5)
+            ),
         },
         budget=1.0,
         rounds=5,
@@ -85,17 +105,18 @@ def das_tempering() -> Times:
 
 
 def bootstrap_filter() -> Times:
+    """The stochastic volatility of their documentation, its data of 20 steps and default settings."""
     import particles
     from particles import state_space_models as ssm
 
     import fastguide.adapters.particles as ours
 
     np.random.seed(0)  # noqa: NPY002
-    model = ssm.StochVol(mu=-1.0, rho=0.9, sigma=0.1)
-    _, data = model.simulate(10)
+    model = ssm.StochVol(sigma=0.3, rho=0.9)
+    _, data = model.simulate(20)
 
     def run(smc: Any, scheme: str) -> None:
-        smc(fk=ssm.Bootstrap(ssm=model, data=data), N=10**6, resampling=scheme, ESSrmin=1.0).run()
+        smc(fk=ssm.Bootstrap(ssm=model, data=data), N=10**6, resampling=scheme).run()
 
     return alternate(
         {
@@ -103,8 +124,36 @@ def bootstrap_filter() -> Times:
             "its scheme alone": lambda: run(particles.SMC, "fastguide_systematic"),
             "theirs": lambda: run(particles.SMC, "systematic"),
         },
+        budget=10.0,
         rounds=9,
     )
+
+
+def random_walk_filter() -> Times:
+    """The random walk of their README, seen through noise that makes every step resample."""
+    import particles
+    from particles import distributions, state_space_models
+
+    import fastguide.adapters.particles as ours
+
+    class Toy(state_space_models.StateSpaceModel):
+        def PX0(self) -> Any:  # noqa: N802
+            return distributions.Normal()
+
+        def PX(self, t: int, xp: Any) -> Any:  # noqa: N802
+            return distributions.Normal(loc=xp)
+
+        def PY(self, t: int, xp: Any, x: Any) -> Any:  # noqa: N802
+            return distributions.Normal(loc=x, scale=self.sigma)
+
+    np.random.seed(0)  # noqa: NPY002
+    model = Toy(sigma=0.2)
+    _, data = model.simulate(20)
+
+    def run(smc: Any) -> None:
+        smc(fk=state_space_models.Bootstrap(ssm=model, data=data), N=10**6).run()
+
+    return alternate({"fastguide": lambda: run(ours.SMC), "theirs": lambda: run(particles.SMC)}, budget=10.0, rounds=9)
 
 
 def particles_resampling() -> Times:
@@ -117,13 +166,39 @@ def particles_resampling() -> Times:
     return alternate({"fastguide": lambda: ours.systematic(w), "theirs": lambda: rs.systematic(w)})
 
 
+def source(file: str) -> str:
+    """Say what stands for a peer that is no package."""
+    return "transcription" if clone(file) is None else "clone"
+
+
 CASES: dict[str, tuple[str, Callable[[], Times]]] = {
-    "fkd": ("FKD.resample, 4,096 particles of 64 KiB (transcription)", fkd),
-    "das": ("DAS resampling, 64 x 1,024 (transcription)", das_resampling),
-    "tempering": ("DAS adaptive tempering, 64 x 1,024 (transcription)", das_tempering),
-    "filter": ("particles bootstrap filter, N = 10^6, 10 steps (installed)", bootstrap_filter),
-    "scheme": ("particles systematic resampling alone, N = 10^6 (installed)", particles_resampling),
+    "fkd": (f"FKD.resample, 4,096 particles of 64 KiB ({source(FKD_CLASS)})", fkd),
+    "das": (f"DAS resampling, 64 x 1,024 ({source(DAS_UTILS)})", das_resampling),
+    "tempering": (f"DAS adaptive tempering, 64 x 1,024 ({source(DAS_UTILS)})", das_tempering),
+    "filter": ("particles, bootstrap filter, stochastic volatility, N = 10^6 (installed)", bootstrap_filter),
+    "walk": ("particles, bootstrap filter, random walk, N = 10^6 (installed)", random_walk_filter),
+    "scheme": ("particles, systematic resampling alone, N = 10^6 (installed)", particles_resampling),
 }
+
+
+def table(rows: dict[str, Any]) -> str:
+    """Return a table of what was measured; the head says how to measure it again."""
+    lines = [
+        "# Drop-ins",
+        "",
+        "Medians; in brackets the 10 % and 90 % quantiles of the ratios of single rounds. The peer is its installed package,",
+        "its clone (in the folder that `FG_PEERS` names) or a transcription of its algorithm.",
+        "`OMP_PROC_BIND=true python bench/bench_dropin.py` prints it again.",
+        "",
+        "| case | fastguide, ms | theirs, ms | times faster |",
+        "|---|---|---|---|",
+    ]
+    for row in rows.values():
+        (median, low, high), s = row["ratio"], row["seconds"]
+        lines.append(
+            f"| {row['case']} | {s['fastguide'] * 1e3:.3g} | {s['theirs'] * 1e3:.4g} | {median:.3g} [{low:.3g}, {high:.3g}] |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -139,7 +214,9 @@ def main() -> None:
             print(f"{title}: {medians['fastguide'] * 1e3:.3f} ms, theirs {medians['theirs'] * 1e3:.3f} ms, "
                   f"{ratio.median:.2f} x [{ratio.low:.2f}, {ratio.high:.2f}]")  # fmt: skip
             known[name] = {"case": title, "seconds": medians, "ratio": list(ratio)}
+    known = {name: known[name] for name in [*CASES, *known] if name in known}
     RESULT.write_text(json.dumps({"machine": machine(), "rows": known}, indent=1) + "\n")
+    TABLE.write_text(table(known))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Settings from the environment, read here and nowhere else, once, on import (a look-up costs as much as a kernel).
 
-``FASTGUIDE_BACKEND``: ``torch`` (the reference), ``cpu`` or ``triton``, instead of the choice by device.
+``FASTGUIDE_BACKEND``: ``torch`` (the reference), ``cpu``, ``triton`` or ``cuda``, instead of the choice by device.
 ``FASTGUIDE_SIMD``: ``portable``, ``avx2``, ``avx512`` or ``neon``, instead of the best that the processor has.
 ``FASTGUIDE_THREADS``: threads of the CPU kernels, instead of ``torch.get_num_threads()``.
 """
@@ -16,7 +16,7 @@ from contextvars import ContextVar
 
 import torch
 
-BACKENDS = ("torch", "cpu", "triton")
+BACKENDS = ("torch", "cpu", "triton", "cuda")
 
 _CPU = torch.device("cpu")
 _ENVIRONMENT_BACKEND = os.environ.get("FASTGUIDE_BACKEND") or None
@@ -37,7 +37,7 @@ def _check_backend(name: str, where: str) -> str:
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Run the operations inside the block on backend ``name``: ``"torch"`` (the reference), ``"cpu"`` or ``"triton"``."""
+    """Run the operations inside the block on one of `BACKENDS`; ``"torch"`` is the reference."""
     token = _backend.set(_check_backend(name, "backend"))
     try:
         yield
@@ -45,25 +45,35 @@ def backend(name: str) -> Iterator[None]:
         _backend.reset(token)
 
 
-def choose_backend(device: torch.device, requested: str | None = None) -> str:
+def choose_backend(device: torch.device, requested: str | None = None, *, cuda: bool = False) -> str:
     """Return the backend for tensors on ``device``: the argument, the context manager, the environment, the device.
 
-    The device chooses ``"cpu"`` for itself, ``"triton"`` on a GPU where Triton is installed, and else ``"torch"``.
+    The device chooses ``"cpu"`` for itself, ``"triton"`` on a GPU where Triton is installed, and else ``"torch"``. An
+    operation of which ``fastguide._cuda`` has a part says ``cuda=True``: it gets ``"cuda"`` on a GPU, where that is built.
+    Others get ``"triton"`` where ``"cuda"`` is asked for.
     """
+    chosen = _asked_for(requested)
+    if chosen is None:
+        if device == _CPU:
+            return "cpu"
+        chosen = "triton" if device.type == "cuda" and _has("triton") else "torch"
+        return "cuda" if chosen == "triton" and cuda and _has("fastguide._cuda") else chosen
+    return "triton" if chosen == "cuda" and not cuda else chosen
+
+
+def _asked_for(requested: str | None) -> str | None:
     if requested is not None:
         return _check_backend(requested, "backend")
     if (chosen := _backend.get()) is not None:
         return chosen
     if _ENVIRONMENT_BACKEND is not None:
         return _check_backend(_ENVIRONMENT_BACKEND, "FASTGUIDE_BACKEND")
-    if device == _CPU:
-        return "cpu"
-    return "triton" if device.type == "cuda" and _has_triton() else "torch"
+    return None
 
 
 @functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def simd_level() -> str | None:

@@ -2,12 +2,13 @@
 
 A check whose answer the host reads makes it wait until the device has come so far. On the CPU that costs nothing, and a check
 raises where it stands. Inside `deferred` the answers stay on the device, nothing has a shape that depends on data, and the host
-reads them once, when the block ends: the first check that failed raises then, as it would have, later.
+reads them once, when the block ends: the first check that failed raises then, as it would have, later. What comes after an
+error holds anything; nothing is read or written out of bounds for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from torch import Tensor
 
 Report = Callable[[int, float], Exception]
 """Makes the error of the first element that fails, from its flat index and its value."""
+ReadWords = Callable[[Tensor], Exception | None]
+"""Reads the status words that kernels have lowered, and returns the error they tell of, if any."""
 
 
 class _Check(NamedTuple):
@@ -26,7 +29,42 @@ class _Check(NamedTuple):
     report: Report
 
 
-_pending: ContextVar[list[_Check] | None] = ContextVar("fastguide_pending_checks", default=None)
+class Deferred:
+    """Checks that wait to be read."""
+
+    def __init__(self) -> None:
+        self._checks: list[_Check] = []
+        self._words: dict[Hashable, tuple[Tensor, ReadWords]] = {}
+
+    def add(self, fits: Tensor, first: Tensor, value: Tensor, report: Report) -> None:
+        """Take up a check of elements; see `require`."""
+        self._checks.append(_Check(~fits.all(), first, value, report))
+
+    def words(self, key: Hashable, make: Callable[[], Tensor], read: ReadWords) -> Tensor:
+        """Return the status words of ``key``, which all its kernels lower, made by ``make`` where there are none yet."""
+        if key not in self._words:
+            self._words[key] = make(), read
+        return self._words[key][0]
+
+    def check(self) -> None:
+        """Read all, which waits for the device, and raise for the first that failed."""
+        if self._checks:
+            failed = torch.stack([check.failed for check in self._checks]).cpu()
+            if bool(failed.any()):
+                check = self._checks[int(failed.to(torch.uint8).argmax())]
+                raise check.report(int(check.first), float(check.value))
+        for words, read in self._words.values():
+            error = read(words)
+            if error is not None:
+                raise error
+
+
+_pending: ContextVar[Deferred | None] = ContextVar("fastguide_deferred", default=None)
+
+
+def pending() -> Deferred | None:
+    """Return the checks that are put off at this moment, None where they are read at once."""
+    return _pending.get()
 
 
 def deferring() -> bool:
@@ -35,23 +73,24 @@ def deferring() -> bool:
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
-    """Put off the checks of the block until its end. A block inside another ends nothing; one that raises reads nothing."""
-    if deferring():
-        yield
+def deferred(into: Deferred | None = None) -> Iterator[Deferred]:
+    """Put off the checks of the block until its end. A block inside another ends nothing; one that raises reads nothing.
+
+    Args:
+        into: checks to add to, which the caller reads, as when a captured graph is replayed.
+    """
+    outer = _pending.get()
+    if outer is not None and into is None:
+        yield outer
         return
-    checks: list[_Check] = []
+    checks = Deferred() if into is None else into
     token = _pending.set(checks)
     try:
-        yield
+        yield checks
     finally:
         _pending.reset(token)
-    if not checks:
-        return
-    failed = torch.stack([check.failed for check in checks]).cpu()
-    if bool(failed.any()):
-        check = checks[int(failed.to(torch.uint8).argmax())]
-        raise check.report(int(check.first), float(check.value))
+    if into is None:
+        checks.check()
 
 
 def require(fits: Tensor, values: Tensor, report: Report) -> None:
@@ -62,11 +101,11 @@ def require(fits: Tensor, values: Tensor, report: Report) -> None:
         values: of the same shape; the error names one of them.
         report: makes the error.
     """
-    checks = _pending.get()
-    if checks is None and bool(fits.all()):
+    later = pending()
+    if later is None and bool(fits.all()):
         return
     first = fits.reshape(-1).to(torch.uint8).argmin()
     value = values.detach().reshape(-1).index_select(0, first[None])[0]
-    if checks is None:
+    if later is None:
         raise report(int(first), float(value))
-    checks.append(_Check(~fits.all(), first, value, report))
+    later.add(fits, first, value, report)

@@ -17,6 +17,7 @@ from fastguide import ops
 from fastguide.deferred import deferring
 from fastguide.memory import Memory, fixed_batches
 from fastguide.models.protocol import Prediction, State, cat_states, state_bytes
+from fastguide.processes.protocol import Finishing
 from fastguide.states import Scene, States
 from fastguide.values.protocol import Value
 
@@ -30,7 +31,7 @@ class Frontier:
     """The distinct states of a step.
 
     Attributes:
-        x: ``[U, *shape]`` distinct states.
+        x: ``[U, *shape]`` distinct states, those that are finished (if the process has such) last.
         inverse: ``[R]`` the distinct state of each child.
         problem: ``[U]`` int64, which condition, reward and length each belongs to.
         step: steps taken.
@@ -97,7 +98,20 @@ class Predictor:
         """
         if not self.memory.merge or children.is_floating_point() or deferring():
             each = torch.arange(len(children), device=children.device)
-            return Frontier(children, each, problem, step, parents, rows)
+            frontier = Frontier(children, each, problem, step, parents, rows)
+        else:
+            first, inverse = self._merge(children, problem, parents, rows)
+            frontier = Frontier(children[first], inverse, problem[first], step, parents, rows[first])
+        finished = self._finished(frontier.x)
+        if finished is None:
+            return frontier
+        # What there is to predict comes first, and fills as few calls as it can.
+        order = torch.argsort(finished.int(), stable=True)
+        inverse = torch.argsort(order)[frontier.inverse]
+        return Frontier(frontier.x[order], inverse, frontier.problem[order], step, parents, frontier.rows[order])
+
+    def _merge(self, children: Tensor, problem: Tensor, parents: State, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a representative ``[U]`` of each distinct child, and which of them each child ``[R]`` equals."""
         key = self.scene.denoiser.key(children, parents, rows)
         if key.ndim != 2 or len(key) != len(children):
             raise ValueError(
@@ -107,11 +121,36 @@ class Predictor:
         if bool((problem != problem[0]).any()):
             key = torch.cat([key, problem[:, None]], dim=1)
         merged = ops.unique(key)
-        first = merged.representatives
-        return Frontier(children[first], merged.inverse, problem[first], step, parents, rows[first])
+        return merged.representatives, merged.inverse
 
-    def call(self, x: Tensor, step: int, state: State, rows: Tensor) -> Prediction:
-        """Predict ``[b, *shape]`` states; a network that is not batch invariant sees ``call_rows`` rows at a time, always."""
+    def _finished(self, x: Tensor) -> Tensor | None:
+        """Return which states are finished, ``[U]`` bool; None where none is, or the host reads nothing."""
+        bound = self.scene.bound
+        if deferring() or not isinstance(bound, Finishing):
+            return None
+        finished = bound.finished(x)
+        return finished if bool(finished.any()) else None
+
+    def call(self, x: Tensor, step: int, state: State, rows: Tensor, before: Prediction | None = None) -> Prediction:
+        """Predict ``[b, *shape]`` states; a network that is not batch invariant sees ``call_rows`` rows at a time, always.
+
+        Of finished states nothing is computed: the rows that stand for them are those of others, and nobody reads them.
+        ``before`` is an earlier call of the same step, whose shapes a batch without any other takes.
+        """
+        finished, denoiser = self._finished(x), self.scene.denoiser
+        if finished is None:
+            return self._call(x, step, state, rows)
+        others = (~finished).nonzero()[:, 0]
+        if len(others):
+            before = self._call(x[others], step, state, rows[others])
+        elif before is None:
+            assert isinstance(self.scene.bound, Finishing)
+            return Prediction(self.scene.bound.unread(len(x)), denoiser.move(state, rows))
+        row = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        row[others] = torch.arange(len(others), device=x.device)
+        return Prediction(before.output[row], denoiser.move(before.state, row))
+
+    def _call(self, x: Tensor, step: int, state: State, rows: Tensor) -> Prediction:
         denoiser, time = self.scene.denoiser, self.scene.process.times[step]
         self.computed += len(x)
         if self._any_rows or len(x) == self.call_rows:
@@ -133,8 +172,9 @@ class Predictor:
 
     def _batches(self, frontier: Frontier, index: Tensor) -> Iterator[tuple[States, State]]:
         """Yield the distinct states ``index``, predicted, and their denoiser state, a micro-batch at a time."""
+        out = None
         for part in torch.split(index, self.micro_batch):
-            out = self.call(frontier.x[part], frontier.step, frontier.parents, frontier.rows[part])
+            out = self.call(frontier.x[part], frontier.step, frontier.parents, frontier.rows[part], out)
             yield self.states(frontier, part, out.output, out.state), out.state
 
     def states(

@@ -9,10 +9,17 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "core/annotations.h"
 
 namespace fg {
+
+FG_HD std::int64_t bits_of(double x) {
+  std::int64_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
 
 constexpr double kLog2E = 0x1.71547652b82fep+0;
 constexpr double kLn2 = 0x1.62e42fefa39efp-1;
@@ -68,16 +75,21 @@ FG_HD std::int64_t mantissa(double f) {
   return static_cast<std::int64_t>(exp2_fraction(f) * 0x1p53);
 }
 
+// Adding this to a double below 2^51 in magnitude rounds it to the nearest integer, to be read in the low
+// bits.
+constexpr double kRound = 0x1.8p52;
+
 // floor(exp(x) * 2^(50 - e)); needs x <= the maximum that gave e, and no NaN. -inf and x < -1e9 give zero.
 template <typename Real> FG_HD std::int64_t scaled_weight(Real x, std::int32_t e) {
   if (!(static_cast<double>(x) >= -kMaxLogWeight))
     return 0;
-  const double t = static_cast<double>(x) * kLog2E;
-  const double k = std::nearbyint(t);
-  const double drop = static_cast<double>(e) - k + (sizeof(Real) == 8 ? 3.0 : 0.0);
-  if (drop >= 63.0)
+  // Conversions of 64 bits are the slowest operations of a GPU: k is rounded and read without any.
+  const double t = static_cast<double>(x) * kLog2E, rounded = t + kRound;
+  const std::int64_t k = bits_of(rounded) - bits_of(kRound);
+  const std::int64_t drop = e - k + (sizeof(Real) == 8 ? 3 : 0);
+  if (drop >= 63)
     return 0;
-  return mantissa(static_cast<Real>(t - k)) >> static_cast<int>(drop);
+  return mantissa(static_cast<Real>(t - (rounded - kRound))) >> static_cast<int>(drop);
 }
 
 } // namespace fg

@@ -9,12 +9,6 @@
 
 namespace fg {
 
-FG_HD std::int64_t bits_of(double x) {
-  std::int64_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-
 FG_HD double double_of(std::int64_t bits) {
   double x;
   std::memcpy(&x, &bits, sizeof x);

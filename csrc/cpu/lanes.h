@@ -238,7 +238,6 @@ FG_HD Longs shift_right(ULongs x, ULongs count) {
 #endif
 }
 
-constexpr double kRound = 0x1.8p52; // added, it leaves an integer in the low bits
 constexpr std::int64_t kRoundBits = 0x4338000000000000;
 
 // An exponent as `weigh` takes it, for all lanes or one a lane (block_exponent of csrc/core/exp.h).

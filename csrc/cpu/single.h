@@ -79,7 +79,6 @@ struct RowKeys {
 template <typename Real> bool draw_single(const SelectArgs& a, std::int64_t first) {
   using Lanes = RealLanes<Real>;
   using Vector = typename Lanes::Vector;
-  constexpr double kRound = 0x1.8p52; // added to t, rounds it to an integer
   const Real* x = static_cast<const Real*>(a.log_weights) + first * a.items;
   alignas(64) Real columns[kSingleItems][kWideLanes];
   for (std::int64_t i = 0; i < kWideLanes; ++i) {

@@ -13,10 +13,6 @@
 namespace fg::FG_LEVEL {
 namespace {
 
-// Adding this to a double below 2^51 in magnitude rounds it to the nearest integer, to be read in the low
-// bits.
-constexpr double kRound = 0x1.8p52;
-
 struct BlockScan {
   double max = -INFINITY; // largest log-weight that is not a weight of zero
   bool valid = true;      // no NaN, +inf or finite value above 1e9

@@ -75,6 +75,21 @@ struct Larger {
   template <typename T> FG_HD T operator()(const T& a, const T& b) const { return a > b ? a : b; }
 };
 
+struct Smaller {
+  template <typename T> FG_HD T operator()(const T& a, const T& b) const { return a < b ? a : b; }
+};
+
+// Thread 0's, known to every thread. May be called again at once.
+template <typename T> __device__ T broadcast(T x) {
+  __shared__ T first;
+  if (threadIdx.x == 0)
+    first = x;
+  __syncthreads();
+  x = first;
+  __syncthreads();
+  return x;
+}
+
 // Also the sum over all threads.
 template <int threads, typename T> __device__ T sum_before(T x, T& total) {
   const T before = scan_before<threads>(x, T{}, Plus{});

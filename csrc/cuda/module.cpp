@@ -1,9 +1,14 @@
 // Table of contents of fastguide._cuda. As _cpu, it takes addresses and sizes, and a stream; it neither
 // allocates nor waits.
-#include <pybind11/pybind11.h>
+#include <vector>
 
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "cuda/move.h"
 #include "cuda/rows.h"
 #include "cuda/select.h"
+#include "cuda/unique.h"
 #if defined(FG_EMULATED)
 #include "emulated/cuda.h"
 #endif
@@ -84,4 +89,28 @@ PYBIND11_MODULE(FG_MODULE, m) {
                pointer<void>(workspace)},
               stream(on));
         });
+  m.def("move", [](const std::vector<Address>& sources, const std::vector<Address>& targets,
+                   const std::vector<std::int64_t>& row_bytes, Address ancestors, bool wide_ancestors,
+                   std::int64_t groups, std::int64_t rows, std::int64_t draws, bool in_place, Address status,
+                   Address on) {
+    std::vector<const void*> from;
+    std::vector<void*> to;
+    for (const Address s : sources)
+      from.push_back(pointer<const void>(s));
+    for (const Address t : targets)
+      to.push_back(pointer<void>(t));
+    cuda::move({from.data(), to.data(), row_bytes.data(), static_cast<std::int64_t>(row_bytes.size()),
+                pointer<const void>(ancestors), wide_ancestors, groups, rows, draws, in_place,
+                pointer<std::int64_t>(status)},
+               stream(on));
+  });
+  m.def("unique_bytes", &cuda::unique_bytes);
+  m.def("unique", [](Address rows, std::int64_t count, std::int64_t row_bytes, std::uint64_t hash_mask,
+                     Address representatives, Address inverse, Address counts, Address distinct,
+                     Address workspace, Address on) {
+    cuda::unique({pointer<const void>(rows), count, row_bytes, hash_mask,
+                  pointer<std::int64_t>(representatives), pointer<std::int64_t>(inverse),
+                  pointer<std::int64_t>(counts), pointer<std::int64_t>(distinct), pointer<void>(workspace)},
+                 stream(on));
+  });
 }

@@ -141,7 +141,7 @@ __device__ void write_ancestors(const Job& job, Ids<threads, items>& ids, std::i
 // ---- Rows of one block of items ----
 
 template <typename Real, int threads, int items, bool reweight>
-__global__ void __launch_bounds__(threads) do_row(Job job) {
+__global__ void __launch_bounds__(threads, 1) do_row(Job job) {
   constexpr int kSize = threads * items;
   __shared__ Ids<threads, items> ids;
   const SelectArgs& a = job.select;
@@ -296,8 +296,8 @@ template <typename Real> struct Draw {
 // Block i of a row's threads fills at most kOwn of the slots that block i of items owns. Of a heavier block
 // of items, others fill the rest, a tile of slots each: as kOwn is more than a tile, a tile is part of one
 // such rest at most, that of the block which owns its first slot.
-template <typename Real>
-__global__ void __launch_bounds__(kThreads) draw(Job job, Layout w, std::int64_t tiles) {
+template <typename Real, bool stratified>
+__global__ void __launch_bounds__(kThreads, stratified ? 1 : 2) draw(Job job, Layout w, std::int64_t tiles) {
   __shared__ Tile ids;
   __shared__ std::int64_t few_bases[kFew + 1];
   const SelectArgs& a = job.select;
@@ -321,7 +321,8 @@ __global__ void __launch_bounds__(kThreads) draw(Job job, Layout w, std::int64_t
       a.ancestors[r * a.draws + slot] = static_cast<std::int32_t>(drawn ? row.largest : slot % a.items);
     return;
   }
-  const Share share(row, a.random, r / a.parents, r % a.parents, a.draws, a.rule);
+  Share share(row, a.random, r / a.parents, r % a.parents, a.draws, a.rule);
+  share.stratified = stratified; // known to the compiler: a Philox an item takes many registers
   const Draw<Real> on{job, w, row, share, bases, r, ids};
   for (int part = i < w.blocks ? 0 : 1; part < 2; ++part) {
     const bool own = part == 0;
@@ -374,10 +375,9 @@ template <typename Real, bool reweight> __global__ void __launch_bounds__(kThrea
             first = static_cast<int>(threadIdx.x) * kItems;
   const std::int32_t id = static_cast<std::int32_t>(i * kBlock);
   const bool drawn = job.resampled != nullptr ? job.resampled[r] : a.ess[r] > 0;
-  std::int32_t own[kItems];
   FG_UNROLL
   for (int j = 0; j < kItems; ++j)
-    own[j] = id + first + j;
+    ids[first + j] = id + first + j;
   if (drawn) {
     const std::int32_t* copies = few_copies;
     if (!w.folded)
@@ -391,7 +391,6 @@ template <typename Real, bool reweight> __global__ void __launch_bounds__(kThrea
     std::int32_t rank =
         id - (survivors[i].slot - copies[i]) +
         scan_before<kThreads>(static_cast<std::int32_t>(__popc(dead)), std::int32_t{0}, Plus{});
-    FG_UNROLL
     for (int j = 0; j < kItems; ++j) {
       if (dead >> j & 1) {
         std::int64_t low = 0, high = w.blocks - 1; // the block with the copy of this rank
@@ -402,14 +401,11 @@ template <typename Real, bool reweight> __global__ void __launch_bounds__(kThrea
           else
             low = middle + 1;
         }
-        own[j] = w.surplus[r * a.draws + survivors[low].slot + (rank - copies[low])];
+        ids[first + j] = w.surplus[r * a.draws + survivors[low].slot + (rank - copies[low])];
         ++rank;
       }
     }
   }
-  FG_UNROLL
-  for (int j = 0; j < kItems; ++j)
-    ids[first + j] = own[j];
   __syncthreads();
   write_ancestors<Real>(job, ids, r, id, n, drawn, reweight);
 }
@@ -431,7 +427,8 @@ template <typename Real, bool reweight> void run_rows(const Job& job, StreamHand
   launch(weigh<Real, reweight>, a.rows * w.blocks, kThreads, stream, job, w);
   if (w.folded)
     launch(fold_many, a.rows, kFoldThreads, stream, job, w);
-  launch(draw<Real>, a.rows * tiles, kThreads, stream, job, w, tiles);
+  const bool stratified = a.rule == Rule::stratified && a.draws > 1;
+  launch(stratified ? draw<Real, true> : draw<Real, false>, a.rows * tiles, kThreads, stream, job, w, tiles);
   if (!a.slots)
     return;
   if (w.folded)

@@ -1,18 +1,15 @@
 // select and reweight_select on a GPU; contracts in fastguide/ops, specification in fastguide/reference.
 //
-// Launchers neither allocate nor wait nor read from the device. Of the five words of a status, word c holds
-// the least index at which code c of csrc/cpu/status.h arose; the caller sets all to the largest integer
-// before.
+// Launchers neither allocate nor wait nor read from the device.
 #pragma once
 
 #include <cstdint>
 
 #include "core/selection.h"
+#include "cuda/status.h"
 #include "cuda/stream.h"
 
 namespace fg::cuda {
-
-enum Word { kInvalidValue = 1, kDegenerate = 2, kOutOfRange = 3 };
 
 // The seed of a group and the step, read from the device where they stand there: a captured graph then draws
 // anew each time it is replayed.

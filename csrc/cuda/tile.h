@@ -10,6 +10,7 @@
 
 #include "core/selection.h"
 #include "cuda/device.h"
+#include "cuda/report.h"
 
 namespace fg::cuda {
 
@@ -129,10 +130,6 @@ __device__ Weighed weigh_run(const Real (&run)[items], std::int32_t& invalid) {
           top.invalid != INT_MAX ? -1
           : empty                ? 0
                                  : top.largest};
-}
-
-inline __device__ void report(std::int64_t* status, Word word, std::int64_t index) {
-  atomicMin(reinterpret_cast<long long*>(status + word), static_cast<long long>(index));
 }
 
 } // namespace fg::cuda

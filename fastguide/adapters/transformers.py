@@ -152,7 +152,7 @@ def generate(
     ) -> Tensor | GuidedOutput:
         _refuse(model, generation_config, stopping_criteria, rest)
         rows = generation_config.num_return_sequences
-        prompts = _Prompts(input_ids[::rows], rest.get("attention_mask"), generation_config, rows)
+        prompts = _Prompts(input_ids[::rows].to(model.device), rest.get("attention_mask"), generation_config, rows)
         processors, cut = _split(logits_processor)
         process = AutoregressiveProcess(
             prompts.longest + prompts.new, _vocab(model), eos=prompts.eos, pad=prompts.pad, steps=prompts.new,
@@ -170,10 +170,10 @@ def generate(
         result = sample(
             process, denoiser, reward, guidance, value=value, particles=n, groups=len(prompts.rows),
             lengths=prompts.lengths, x_init=prompts.x_init(process.mask).repeat_interleave(n, 0), decode=decode,
-            seed=torch_seed() if seed is None else seed, memory=memory, progress=progress, device=input_ids.device,
+            seed=torch_seed() if seed is None else seed, memory=memory, progress=progress, device=model.device,
         )  # fmt: skip
         index = torch.cat([result.draw_indices(rows, group=g) for g in range(result.groups)])
-        sequences = torch.cat([input_ids, prompts.new_tokens(result.samples[index])], 1)
+        sequences = torch.cat([input_ids, prompts.new_tokens(result.samples[index]).to(input_ids.device)], 1)
         if not generation_config.return_dict_in_generate:
             return sequences
         return GuidedOutput(sequences, result.rewards[index], result)
@@ -241,7 +241,7 @@ class _Prompts:
     """
 
     def __init__(self, input_ids: Tensor, mask: Tensor | None, config: Any, repeats: int) -> None:
-        seen = torch.ones_like(input_ids) if mask is None else mask[::repeats]
+        seen = torch.ones_like(input_ids) if mask is None else mask[::repeats].to(input_ids.device)
         self.rows = [row[keep.bool()].tolist() for row, keep in zip(input_ids, seen, strict=True)]
         self.device, self.width = input_ids.device, input_ids.shape[1]
         self.longest = max(map(len, self.rows))
@@ -297,10 +297,10 @@ def _split(processors: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
         if fill == -torch.inf and (name == "top_k" or least == 1) and getattr(warper, name) > 0:
             cut[name] = getattr(left.pop(), name)
     for processor in left:
-        kind = type(processor)
-        if kind.__module__.startswith("transformers.") and kind.__name__ not in _ROW_BY_ROW:
+        theirs = type(processor)
+        if theirs.__module__.startswith("transformers.") and theirs.__name__ not in _ROW_BY_ROW:
             raise ValueError(
-                f"logits_processor: {kind.__name__} is no function of a prefix and its scores, and guided generation cannot "
+                f"logits_processor: {theirs.__name__} is no function of a prefix and its scores, and guided generation cannot "
                 "honour it; leave it, or the option that asks for it, out"
             )
     return left, cut
@@ -349,7 +349,7 @@ class _Processed(Denoiser):
         scores = output.to(torch.float32, copy=True)
         free = x == self.vocab
         length, left = free.int().argmax(1), free.sum(1)
-        for number in left[left > 0].unique().tolist():
+        for number in sorted(set(left[left > 0].tolist())):
             who = (left == number).nonzero()[:, 0]
             width = self.prompts.width + self.prompts.new - number
             padding = width - length[who]
@@ -421,12 +421,14 @@ def fill_mask(
             f"attention_mask: expected the shape of input_ids [G, L], got {list(seen.shape)} and {list(input_ids.shape)}"
         )
     denoiser = _Infilling(model, tokenizer, mask_token_id)
+    assert mask_token_id is not None
+    home = denoiser.place.device
     masks = int((input_ids == mask_token_id).sum(1).max())
     if masks == 0:
         raise ValueError(f"input_ids: no token is the mask, {mask_token_id}; there is nothing to fill in")
     if bad_token_ids is None:
         bad_token_ids = getattr(tokenizer, "all_special_ids", ())
-    bias = torch.zeros(denoiser.vocab)
+    bias = torch.zeros(denoiser.vocab, device=home)
     bias[denoiser.place[[i for i in bad_token_ids if i != mask_token_id]]] = -torch.inf
     process = MaskedProcess(
         input_ids.shape[1], denoiser.vocab, steps or masks, reveal="count", temperature=temperature, top_k=top_k,
@@ -435,7 +437,7 @@ def fill_mask(
     n = _population(particles, rows, guidance)
     # Rows with the same padding share one condition, and so the calls of the reward.
     shared: dict[tuple[bool, ...], Tensor] = {}
-    condition = [shared.setdefault(tuple(row.tolist()), row) for row in seen.bool()]
+    condition = [shared.setdefault(tuple(row.tolist()), row) for row in seen.bool().to(home)]
 
     def decode(x0: Tensor) -> Any:
         ids = denoiser.ids(x0)
@@ -443,11 +445,11 @@ def fill_mask(
 
     result = sample(
         process, denoiser, reward, guidance, value=value, particles=n, groups=len(input_ids), condition=condition,
-        x_init=denoiser.place[input_ids].repeat_interleave(n, 0), bias=bias, decode=decode,
-        seed=torch_seed() if seed is None else seed, memory=memory, progress=progress, device=input_ids.device,
+        x_init=denoiser.place[input_ids.to(home)].repeat_interleave(n, 0), bias=bias, decode=decode,
+        seed=torch_seed() if seed is None else seed, memory=memory, progress=progress, device=home,
     )  # fmt: skip
     index = torch.cat([result.draw_indices(rows, group=g) for g in range(result.groups)])
-    sequences = denoiser.ids(result.samples[index])
+    sequences = denoiser.ids(result.samples[index]).to(input_ids.device)
     return GuidedOutput(sequences, result.rewards[index], result) if return_dict_in_generate else sequences
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,15 +11,34 @@ from torch import Tensor
 
 from fastguide.errors import BackendUnavailable
 
+_cuda: Any
 try:
-    import fastguide._cuda as _cuda
+    _cuda = importlib.import_module("fastguide._cuda")
 except ImportError as error:
     _cuda, _reason = None, str(error)
 
-RULES = ("systematic", "stratified", "argmax")
-"""The rules of selection with kernels; with one draw a row, every unbiased rule is the first."""
-_UNBIASED = ("systematic", "stratified", "multinomial", "residual")
-_OPS = ("move", "reweight_select", "select", "unique")
+SYSTEMATIC, STRATIFIED, ARGMAX = 0, 1, 4
+"""Codes of the rules of selection with kernels (``csrc/core/selection.h``); with one draw a row all below the last are one."""
+
+
+def _select(_: Any, k: int, rule: int, *arguments: Any) -> bool:
+    return rule in (SYSTEMATIC, STRATIFIED, ARGMAX) or (k == 1 and rule < ARGMAX)
+
+
+def _reweight_select(
+    _: Any, betas: Any, beta: Any, previous_betas: Any, previous_beta: Any, rule: int, *__: Any
+) -> bool:
+    return rule in (SYSTEMATIC, STRATIFIED)
+
+
+def _any(*arguments: Any) -> bool:
+    return True
+
+
+_OPS: dict[str, Callable[..., bool]] = {
+    "move": _any, "reweight_select": _reweight_select, "select": _select, "unique": _any,
+}  # fmt: skip
+"""What there are kernels for, by the arguments of the launcher of that name."""
 
 
 def available() -> bool:
@@ -25,11 +46,12 @@ def available() -> bool:
     return _cuda is not None
 
 
-def implements(op: str, *, rule: str | None = None, draws: int | None = None) -> bool:
-    """Say whether the extension is built and has a kernel for ``op``, of this rule where it selects ``draws`` a row."""
-    if _cuda is None or op not in _OPS:
-        return False
-    return rule is None or rule in RULES or (draws == 1 and rule in _UNBIASED)
+def launcher(op: str, arguments: Sequence[Any]) -> Callable[..., None] | None:
+    """Return the launcher of an operation if the extension has a kernel for these arguments, else None."""
+    if _cuda is None or op not in _OPS or not _OPS[op](*arguments):
+        return None
+    launch: Callable[..., None] = getattr(importlib.import_module(f"fastguide.cuda.{op}"), op)
+    return launch
 
 
 def module() -> Any:

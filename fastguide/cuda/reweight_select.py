@@ -29,7 +29,7 @@ def reweight_select(
 
     Args:
         inputs: log-weights, values, previous values, log-ratio and running values, contiguous ``[N]`` or ``[G, N]``.
-        rule: its code; see `fastguide.cuda.implements`.
+        rule: its code; see `fastguide.cuda.launcher`.
         outputs: log-weights, values, running values, ancestors, resampled, log-Z increment and effective sample size.
         step: a number, or an int64 tensor ``[1]`` on the device.
         status: int64 ``[5]``, see `fastguide.triton`.

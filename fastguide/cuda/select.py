@@ -24,7 +24,7 @@ def select(
     """Select in each row of contiguous ``[M]``, ``[G, M]`` or ``[G, P, M]``.
 
     Args:
-        rule: its code; see ``csrc/core/selection.h`` and `fastguide.cuda.implements`.
+        rule: its code; see ``csrc/core/selection.h``.
         step: a number, or an int64 tensor ``[1]`` on the device.
         status: int64 ``[5]``, see `fastguide.triton`.
     """

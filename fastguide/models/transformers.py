@@ -1,8 +1,9 @@
 """Language models of the ``transformers`` package as denoisers, causal and masked.
 
-A causal model belongs to `fastguide.AutoregressiveProcess`. Its keys and values are the denoiser's state: each particle has its
-own, they move with it, and a step computes one token a state. Every token is computed by itself, in calls of ``[n, 1]``, with a
-cache of one fixed size, so that a row's bits depend neither on the prompts beside it nor on when its tokens were computed.
+A causal model belongs to `fastguide.AutoregressiveProcess`. Its keys and values are the denoiser's state: each particle has
+its own, they move with it, and a step computes one token a state, in calls of ``[n, 1]`` with a cache of one fixed size. A
+prompt is computed in one call by itself, whatever the number of its particles. So a row's bits depend neither on the prompts
+beside it nor on when its tokens were computed.
 
 A masked model belongs to `fastguide.MaskedProcess` (with ``reveal="count"`` and as many steps as positions it is the any-order
 model it was trained as).
@@ -134,9 +135,10 @@ class CausalLM(Denoiser):
         if kept.shape[4] != slots:
             kept = torch.nn.functional.pad(kept, (0, 0, 0, slots - kept.shape[4]))
         logits = kept.new_zeros((n, self.vocab))
+        goes_on = (x == self.vocab).any(1)
+        written = self._write_prompts(kept, written, tokens, torch.where(goes_on, length, 0))
         # The last token of a prefix is computed in any case: the logits of the next are its.
         written = torch.minimum(written, length - 1)
-        goes_on = (x == self.vocab).any(1)
         each, places = torch.arange(n, device=x.device), torch.arange(slots + 1, device=x.device)
         while bool((todo := goes_on & (written < length)).any()):
             at = torch.where(todo, written, 0)
@@ -152,9 +154,28 @@ class CausalLM(Denoiser):
             written = written + todo.long()
         return Prediction(logits, {"keys_values": kept, "written": written})
 
+    def _write_prompts(self, kept: Tensor, written: Tensor, tokens: Tensor, length: Tensor) -> Tensor:
+        """Write what stands before the last token of rows without a cache; return how much of each row is written."""
+        rows = ((written == 0) & (length > 1)).nonzero()[:, 0]
+        prompts: dict[tuple[int, ...], list[int]] = {}
+        for row in rows.tolist():
+            prompts.setdefault(tuple(tokens[row, : int(length[row]) - 1].tolist()), []).append(row)
+        for prompt, members in prompts.items():
+            ids = torch.tensor([prompt], device=tokens.device)
+            cache = self._new_cache()
+            self._forward(ids, torch.ones_like(ids), torch.arange(len(prompt), device=ids.device)[None], cache)
+            fresh = torch.stack([torch.stack([c.keys[0], c.values[0]]) for c in cache.layers])
+            kept[members, :, :, :, : len(prompt)] = fresh
+            written = written.index_fill(0, torch.tensor(members, device=written.device), len(prompt))
+        return written
+
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any = None) -> Tensor:
         name = "cache" if "cache" in _parameters(self.model) else "past_key_values"
-        options = {} if cache is None else {name: cache}
+        options: dict[str, Any] = {}
+        if cache is not None:
+            options[name] = cache
+            if "logits_to_keep" in _parameters(self.model):
+                options["logits_to_keep"] = 1
         out = self.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=cache is not None, **options
         )

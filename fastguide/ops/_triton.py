@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from fastguide.errors import BackendUnavailable
+from fastguide import cuda
+from fastguide.deferred import pending
+from fastguide.errors import BackendUnavailable, DegenerateWeights
 from fastguide.ops import _native
 
 
@@ -28,65 +27,22 @@ def _load(module: str) -> Any:
         ) from error
 
 
-class Deferred:
-    """Status words of operations whose errors are read later, all at once."""
-
-    def __init__(self) -> None:
-        self._words: dict[tuple[str, bool], Tensor] = {}
-
-    def words(self, name: str, keep: bool, device: torch.device) -> Tensor:
-        """Return the status that calls of operation ``name`` lower, one for those that ``keep`` degenerate rows."""
-        if (name, keep) not in self._words:
-            self._words[name, keep] = _load("_launch").new_status(device)
-        return self._words[name, keep]
-
-    def check(self) -> None:
-        """Read every status, which waits for the device, and raise for the first operation that refused something.
-
-        Raises:
-            ValueError: an operation met an input that it refuses; the message has its flat index.
-            IndexError: an ancestor out of range.
-            DegenerateWeights: every weight of a row was zero where that is an error.
-        """
-        for (name, keep), words in self._words.items():
-            code, index = _load("_launch").read_status(words)
-            if code == _native.INVALID_VALUE:
-                raise ValueError(f"{name}: refused a value at flat index {index} of its input in a deferred call")
-            if code == _native.OUT_OF_RANGE:
-                raise IndexError(f"{name}: an ancestor out of range at flat index {index} in a deferred call")
-            if code == _native.DEGENERATE and not keep:
-                from fastguide.errors import DegenerateWeights
-
-                raise DegenerateWeights(f"{name}: every weight of row {index} is zero in a deferred call")
+def _tell(name: str, keep: bool, words: Tensor) -> Exception | None:
+    """Return the error that the status words of calls of operation ``name`` tell of."""
+    code, index = _load("_launch").read_status(words)
+    where = f"flat index {index}"
+    if code == _native.INVALID_VALUE:
+        return ValueError(f"{name}: refused a value at {where} of its input in a call whose checks were deferred")
+    if code == _native.OUT_OF_RANGE:
+        return IndexError(f"{name}: an ancestor out of range at {where} in a call whose checks were deferred")
+    if code == _native.DEGENERATE and not keep:
+        return DegenerateWeights(f"{name}: every weight of row {index} is zero in a call whose checks were deferred")
+    return None
 
 
-_deferred: ContextVar[Deferred | None] = ContextVar("fastguide_deferred", default=None)
-
-
-@contextmanager
-def deferred(into: Deferred | None = None) -> Iterator[Deferred]:
-    """Let Triton kernels of the block leave their errors on the device, until `Deferred.check`.
-
-    Inside, no operation with a result of fixed shape waits for the device. Results after an error hold anything; no kernel
-    reads or writes out of bounds for it.
-
-    Args:
-        into: status words to go on with, as when a captured graph is replayed.
-    """
-    words = Deferred() if into is None else into
-    token = _deferred.set(words)
-    try:
-        yield words
-    finally:
-        _deferred.reset(token)
-
-
-def is_deferring() -> bool:
-    """Say whether errors are read later, so that nothing may be read from the device now."""
-    return _deferred.get() is not None
-
-
-def run(name: str, x: Tensor, *arguments: Any, keep: bool = False, module: str | None = None) -> tuple[int, int]:
+def run(
+    name: str, x: Tensor, *arguments: Any, keep: bool = False, module: str | None = None, backend: str = "triton"
+) -> tuple[int, int]:
     """Launch the kernels of operation ``name``, and return a status code and index as the compiled kernels do.
 
     Args:
@@ -94,13 +50,17 @@ def run(name: str, x: Tensor, *arguments: Any, keep: bool = False, module: str |
         arguments: of ``fastguide.triton.<name>.<name>``, less the status, which comes last.
         keep: whether degenerate rows are no error.
         module: the module that holds the launcher, where it is not named as the operation.
+        backend: with ``"cuda"``, those of ``fastguide._cuda`` are launched, if it has any for these arguments.
     """
-    launch: Callable[..., None] = getattr(_load(module or name), name)
+    launch = cuda.launcher(name, arguments) if backend == "cuda" and x.is_cuda else None
+    if launch is None:
+        launch = getattr(_load(module or name), name)
     launching = _load("_launch")
     launching.require(name, x)
-    later = _deferred.get()
+    later = pending()
     if later is not None:
-        launch(*arguments, later.words(name, keep, x.device))
+        make, read = partial(launching.new_status, x.device), partial(_tell, name, keep)
+        launch(*arguments, later.words((name, keep, x.device), make, read))
         return _native.OK, -1
     status = launching.new_status(x.device)
     launch(*arguments, status)

@@ -130,7 +130,9 @@ def launch_evaluation(
     """Compute the values ``[N]`` of an `Evaluation`."""
     rows = _rows(states)
     function = _functions.find(settings[0]) if kind == "function" else None
-    backend = config.choose_backend(states.device, backend)
+    asked, backend = backend, config.choose_backend(states.device, backend)
+    if asked is None and backend == "triton" and function is not None and function.device is None:
+        backend = "torch"  # what a GPU cannot call, Python may
     if backend == "torch" and (function is None or function.python is not None):
         return _refer(rows, kind, [p.to(states.device) for p in parameters], settings, function)
     out = torch.empty(len(rows), dtype=torch.float32, device=states.device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
+from fastguide.deferred import deferring
 from fastguide.ops import _arrays, _checks, _gaussian, _library, _masked, _native, _triton
 from fastguide.ops._gaussian import Coefficient
 from fastguide.reference import gaussian_step as _reference
@@ -108,7 +109,7 @@ def _launch(
     backend: str | None,
     out: Tensor | None = None,
 ) -> Tensor:
-    if not _triton.is_deferring():
+    if not deferring():
         _gaussian.refuse_coefficients(coefficients)
     if out is not None:
         _checks.apart("out", (out,), (x, prediction, shift, coefficients, ancestors, seeds, slots))

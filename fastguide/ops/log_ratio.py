@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
+from fastguide.deferred import deferring
 from fastguide.ops import _arrays, _checks, _gaussian, _library, _masked, _native, _triton
 from fastguide.ops._gaussian import Coefficient
 from fastguide.reference import log_ratio as _reference
@@ -167,7 +168,7 @@ def _launch_gaussian(
     ancestors: Tensor | None,
     backend: str | None,
 ) -> Tensor:
-    if not _triton.is_deferring():
+    if not deferring():
         _gaussian.refuse_coefficients(coefficients, "above 0")
     backend = config.choose_backend(x.device, backend)
     if backend != "torch":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
+from fastguide.deferred import deferring
 from fastguide.ops import _arrays, _checks, _library, _masked, _native, _triton
 from fastguide.reference import masked_step as _reference
 from fastguide.reference.philox import expand_seed
@@ -149,7 +150,7 @@ def _launch(
     backend: str | None,
     out: Tensor | None = None,
 ) -> Tensor:
-    if counts is not None and not _triton.is_deferring():
+    if counts is not None and not deferring():
         _masked.refuse_negative("reveal_count", counts)
     backend = config.choose_backend(tokens.device, backend)
     if backend != "torch":

@@ -204,7 +204,7 @@ def _launch(
     backend: str | None,
 ) -> _Outputs:
     lead = log_weights.shape[:-1]
-    backend = config.choose_backend(log_weights.device, backend)
+    backend = config.choose_backend(log_weights.device, backend, cuda=True)
     if backend != "torch":
         return _run(
             None, log_weights, values, previous_values, betas, beta, previous_betas, previous_beta, log_ratio, running,
@@ -310,7 +310,7 @@ def _run(
         _native.advise_huge_pages(*outputs)
         code, index = _native.reweight_select(*arguments, None if evaluation is None else evaluation.native())
     else:
-        code, index = _triton.run("reweight_select", log_weights, *arguments, keep=keep)
+        code, index = _triton.run("reweight_select", log_weights, *arguments, keep=keep, backend=backend)
     if code == _native.INVALID_VALUE:
         if evaluation is not None:
             # Where it is the value that failed, this says how.

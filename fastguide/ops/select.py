@@ -158,7 +158,7 @@ def _launch(
     out: Selection | None = None,
 ) -> Selection:
     shape = log_weights.shape
-    backend = config.choose_backend(log_weights.device, backend)
+    backend = config.choose_backend(log_weights.device, backend, cuda=True)
     if backend != "torch":
         x = (log_weights.resolve_neg() if log_weights.is_neg() else log_weights).contiguous()
         if backend == "cpu":
@@ -168,7 +168,18 @@ def _launch(
         else:
             out = Selection(*_fake(x, k)) if out is None else out
             code, index = _triton.run(
-                "select", x, x, k, _RULE_CODES[rule], order == "slots", seeds, seed, step, *out, keep=keep
+                "select",
+                x,
+                x,
+                k,
+                _RULE_CODES[rule],
+                order == "slots",
+                seeds,
+                seed,
+                step,
+                *out,
+                keep=keep,
+                backend=backend,
             )
         if code != _native.OK:
             if code == _native.INVALID_VALUE:

@@ -9,7 +9,8 @@ the reward of an unfinished text. It is a poor value where the reward appears at
 A value of one's own (a network, rollouts) replaces it.
 
 A sequence that reaches the end token is finished: the rest is ``pad``, its state does not change any more, its reward is known,
-and its weight stays. One that reaches ``length`` first is cut there, which is part of the law *as run*.
+its weight stays, and the denoiser is not asked for it. One that reaches ``length`` first is cut there, which is part of the law
+*as run*.
 """
 
 from __future__ import annotations
@@ -145,6 +146,14 @@ class BoundAutoregressive:
             return x
         ended = torch.isin(x.gather(1, last[:, None]), torch.tensor(process.ends, device=x.device))
         return torch.where(ended & (x == process.mask), self._fill, x)
+
+    def finished(self, x: Tensor) -> Tensor:
+        """Return bool ``[U]``: which states have no position left to write."""
+        return ~(x == self.process.mask).any(1)
+
+    def unread(self, n: int) -> Tensor:
+        """Return logits ``[n, V]``."""
+        return torch.zeros((n, self.process.vocab), device=self.x.device)
 
     def check(self, output: Tensor, n: int) -> None:
         """Raise unless ``output`` are logits ``[n, V]`` or ``[n, L, V]``."""

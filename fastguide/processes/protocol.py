@@ -90,6 +90,17 @@ class Renoising(Protocol):
 
 
 @runtime_checkable
+class Finishing(Protocol):
+    """A `Bound` whose states may be finished before the last step: then nothing is drawn in them, and no output is read."""
+
+    def finished(self, x: Tensor) -> Tensor:
+        """Return bool ``[U]``: which of the states ``[U, *shape]`` are."""
+
+    def unread(self, n: int) -> Tensor:
+        """Return what stands for the output of ``n`` finished states where the denoiser is not asked for any."""
+
+
+@runtime_checkable
 class Correcting(Protocol):
     """A `Bound` whose target is not the law that its steps are drawn from: each child has a log-weight."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 import triton
@@ -59,6 +60,23 @@ def append(listed, listed_count, entries, wanted, size: tl.constexpr):
     total = tl.sum(flat, 0)
     first = tl.atomic_add(listed_count, total.to(tl.int64), mask=total > 0)
     tl.store(listed + first + tl.cumsum(flat, 0) - 1, tl.reshape(entries, [size]), mask=flat != 0)
+
+
+_TYPES = {
+    "status": "*i64", "ancestors": "*i64", "slots": "*i64", "seeds": "*i64", "lengths": "*i64", "counts": "*i64",
+    "tokens": "*i64", "children": "*i64", "logits": "*fp32", "bias": "*fp32", "shift": "*fp32", "coefficients": "*fp32",
+    "listed": "*i32", "listed_count": "*i64", "ranks": "*i64", "needed": "*i32", "frozen": "*u8", "terms": "*fp64",
+    "ratios": "*fp64", "x": "*fp32", "prediction": "*fp32", "number_x": "fp32", "number_prediction": "fp32",
+    "number_shift": "fp32", "number_sigma": "fp32", "inverse_temperature": "fp32", "top_p": "i64", "most_slot": "i64",
+    "reveal_threshold": "i64", "remask_threshold": "i64", "states": "i32",
+}  # fmt: skip
+
+
+def variant(kernel: Any, constants: dict[str, Any], warps: int, label: str, **types: str) -> _launch.Variant:
+    """Return a variant of a kernel over particles, whose arguments are typed by their names; int32 where not said."""
+    known = _TYPES | types
+    names = (name for name in kernel.arg_names if name not in constants)
+    return _launch.Variant(kernel, " ".join(known.get(name, "i32") for name in names), constants, warps, label)
 
 
 def tile_size() -> int:

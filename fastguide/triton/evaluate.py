@@ -17,10 +17,10 @@ import triton.language as tl
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from fastguide.triton._launch import EXACT, cdiv, power_of_two
+from fastguide.triton._launch import EXACT, Variant, cdiv, power_of_two
 from fastguide.triton._particles import tile_size
 from fastguide.triton._status import RANGES, ROWS, report, trouble
-from fastguide.triton.numerics.activation import NONE, activate
+from fastguide.triton.numerics.activation import NAMES, NONE, activate
 from fastguide.triton.numerics.tokens import INVALID_VALUE, OUT_OF_RANGE
 
 _PARTIAL = tl.constexpr(8)
@@ -221,7 +221,7 @@ def _launch_tokens(
     starts = min(32, power_of_two(max(columns, 1)))
     grid, wide = (cdiv(rows, tile_size() // starts),), {"R": tile_size() // starts, "S": starts, **EXACT}
     if kind == "position_weights":
-        _best_windows[grid](states, own[0], out, rows, columns, settings[0], vocab, **wide)
+        _best_windows[grid](states, own[0], out, rows, columns, settings[0], vocab, **wide, num_warps=8)
     elif kind == "motif_count":
         table = _table(tuple(settings[2:]), states.device)
         _count_motifs[grid](states, table, out, rows, columns, settings[1], **wide)
@@ -261,3 +261,30 @@ def _beside(parameter: Tensor, device: torch.device, transposed: bool) -> Tensor
 @functools.lru_cache(maxsize=256)
 def _table(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(numbers, dtype=torch.int32, device=device)
+
+
+@triton.jit
+def _first_number(state, present, columns):
+    return tl.load(state, mask=present, other=0.0)
+
+
+_FEW, _OUT = {"R": 32}, "*fp32 i32 i32"
+VARIANTS = [
+    Variant(_sum_columns, f"*fp32 *fp32 *fp32 {_OUT}", {**_FEW, "center": None, "SQUARED": False}, label="linear"),
+    Variant(_sum_columns, f"*fp32 *fp32 *fp32 *fp32 {_OUT}", {**_FEW, "SQUARED": True}, label="quadratic"),
+    *(
+        Variant(
+            _layer,
+            f"*fp32 *fp32 *fp32 {_OUT} i32",
+            {"center": None, "ACTIVATION": activation, "R": 64, "W": 64},
+            label=label,
+        )
+        for activation, label in enumerate((*NAMES, "last"))
+    ),
+    Variant(_add_products, f"*fp32 *fp32 *fp32 *fp32 {_OUT}", _FEW),
+    Variant(_check_tokens, "*i64 *i64 i32 i32 i32", {"T": 4096}),
+    Variant(_best_windows, f"*i64 *fp32 {_OUT} i32 i32", {"R": 32, "S": 32}, 8),
+    Variant(_count_motifs, f"*i64 *i32 {_OUT} i32", {"R": 32, "S": 32}),
+    Variant(_potts_rows, f"*i64 *fp32 *fp32 {_OUT} i32", {"R": 32, "S": 32}),
+    Variant(_call, "*fp32 *fp32 *i64 i32 i32", {**_FEW, "FUNCTION": _first_number}),
+]

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastguide.triton import _launch
-from fastguide.triton._particles import coefficient, number_of, seed_of, state_of, tile_size
+from fastguide.triton._particles import coefficient, number_of, seed_of, state_of, tile_size, variant
 from fastguide.triton._status import RANGES, report, trouble
 from fastguide.triton.numerics.normal import normal_pair
 from fastguide.triton.numerics.philox import NOISE, counter_word, philox
@@ -97,3 +97,11 @@ def gaussian_step(
         coefficients, *numbers, groups, ancestors, slots, seeds, seed, step, x.shape[0], particles, particles // groups,
         branch, size, (2**32 - branch) // branch, **tile, **_launch.EXACT,
     )  # fmt: skip
+
+
+_TILE = {"P": 1, "D": 1024}
+_PLAIN = {"coefficients": None, "shift": None, "ancestors": None, "slots": None, "seeds": None}
+VARIANTS = [
+    variant(_combine, _TILE | _PLAIN, 4, "", children="*fp32", seed="i64"),
+    variant(_combine, _TILE, 4, "every option, bfloat16", children="*fp32", prediction="*bf16", shift="*bf16"),
+]

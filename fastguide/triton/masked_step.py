@@ -30,7 +30,7 @@ from fastguide.triton._logits import (
     wide_threshold,
     wide_tile,
 )
-from fastguide.triton._particles import append, number_of, programs, seed_of, state_of, tile_size
+from fastguide.triton._particles import append, number_of, programs, seed_of, state_of, tile_size, variant
 from fastguide.triton._status import NEVER, RANGES, RANKS, ROWS, report, trouble
 from fastguide.triton.numerics.exp import MAX_LOG_WEIGHT
 from fastguide.triton.numerics.philox import POSITIONS, counter_word, mulhi64, philox, word64
@@ -370,7 +370,7 @@ def masked_step(
     share = 0 if top_p == 1 else share_word(top_p)
     cut = (inverse_temperature or 1.0, top_k if top_k < vocab else 0, share)
     certain, cuts = inverse_temperature == 0, cut[1] > 0 or share != 0
-    narrow, wide = narrow_tile(vocab), wide_tile(vocab)
+    narrow, wide = narrow_tile(vocab), wide_tile(vocab, cuts)
 
     most = tile_size()
     row_tile = max(4, _launch.power_of_two(length if counted else min(length, most)))
@@ -414,3 +414,37 @@ def masked_step(
 def reveal_threshold(probability: float) -> int:
     """Return the number below which a 32-bit word reveals."""
     return math.ceil(probability * 2**32)
+
+
+def _variants() -> list[_launch.Variant]:
+    tile = {"P": 16, "L": 64}
+    plain = {"ranks": None, "counts": None, "frozen": None, "lengths": None, "ancestors": None, "slots": None}
+    none = {"bias": None, "shift": None}
+    found = [
+        variant(_change, {**tile, **plain, "COUNTED": False, "WORDS": True}, 4, "probability"),
+        variant(_change, {**tile, "ranks": None, "COUNTED": True, "WORDS": True}, 4, "count"),
+        variant(_change, {**tile, "COUNTED": True, "WORDS": True}, 4, "confidence"),
+        variant(_find_ranked, tile, 4, ""),
+    ]
+    for cut, label in ((False, ""), (True, ", cut")):
+        for vocab in (22, 512):
+            rows, warps = narrow_tile(vocab), narrow_tile(vocab).pop("num_warps")
+            rows = {"R": rows["R"], "B": rows["B"], "CUT": cut}
+            mode = {"STREAM": int(Stream.TOKENS), "CERTAIN": False}
+            found.append(variant(_draw_narrow, {**none, **rows, **mode}, warps, f"V = {vocab}{label}"))
+            found.append(variant(_draw_narrow, {**rows, **mode}, warps, f"V = {vocab}{label}, bias, shift"))
+            found.append(variant(_rank_narrow, rows, warps, f"V = {vocab}{label}"))
+        tile_of_row = wide_tile(32_000, cut)
+        warps = tile_of_row.pop("num_warps")
+        row = {**tile_of_row, "CUT": cut}
+        found.append(variant(_draw_wide, {**row, **mode}, warps, f"V = 32,000{label}, bias, shift"))
+        found.append(variant(_rank_wide, row, warps, f"V = 32,000{label}"))
+    tile_of_row = wide_tile(32_000, False)
+    warps = tile_of_row.pop("num_warps")
+    certain = {"STREAM": int(Stream.VALUE), "CERTAIN": True, "CUT": False}
+    found.append(variant(_draw_narrow, {"R": 16, "B": 32, **none, **certain}, 4, "V = 22, largest"))
+    found.append(variant(_draw_wide, {**tile_of_row, **none, **certain}, warps, "V = 32,000, largest"))
+    return found
+
+
+VARIANTS = _variants()

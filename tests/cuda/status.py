@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from fastguide.ops import _native
+from tests.cuda import device
 
 NEVER = 2**63 - 1
 
 
 def new_status() -> Tensor:
-    return torch.full((5,), NEVER)
+    return torch.full((5,), NEVER, device=device.DEVICE)
 
 
 def read_status(status: Tensor) -> tuple[int, int]:

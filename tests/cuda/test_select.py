@@ -14,6 +14,7 @@ from torch import Tensor
 from fastguide import ops
 from fastguide.cuda.select import select
 from fastguide.ops import _native
+from tests.cuda.device import back, here
 from tests.cuda.status import new_status, read_status
 from tests.ops.test_select import adversaries, normal
 from tests.specs import assert_same_bits
@@ -27,18 +28,19 @@ def run(log_weights: Tensor, k: int | None = None, rule: str = "systematic", ord
     lead = log_weights.shape[:-1]
     k = log_weights.shape[-1] if k is None else k
     out = ops.Selection(
-        torch.full((*lead, k), -7, dtype=torch.int32),
-        torch.full(lead, math.nan, dtype=torch.float64),
-        torch.full(lead, math.nan, dtype=torch.float64),
+        here(torch.full((*lead, k), -7, dtype=torch.int32)),
+        here(torch.full(lead, math.nan, dtype=torch.float64)),
+        here(torch.full(lead, math.nan, dtype=torch.float64)),
     )
     status = new_status()
-    seeds, number = (seed, 0) if isinstance(seed, Tensor) else (None, seed)
-    select(log_weights, k, RULES.index(rule), order == "slots", seeds, number, step, *out, status)
-    return out, status
+    seeds, number = (here(seed), 0) if isinstance(seed, Tensor) else (None, seed)
+    code = RULES.index(rule)
+    select(here(log_weights), k, code, order == "slots", seeds, number, here(step), *out, status)
+    return back(out), status
 
 
 def assert_agrees(log_weights: Tensor, what: str, **kwargs: Any) -> None:
-    expected = ops.select(log_weights, **kwargs, degenerate="keep", backend="cpu")
+    expected = ops.select(log_weights.cpu(), **kwargs, degenerate="keep", backend="cpu")
     got, status = run(log_weights, **kwargs)
     assert_same_bits(expected, got, what)
     dead = (expected.ess.reshape(-1) == 0).nonzero().flatten().tolist()
@@ -78,21 +80,26 @@ def test_agrees_on_many_groups() -> None:
     assert_agrees(dead, "a group without weight", k=9_000)
 
 
-def test_many_blocks_are_folded_by_a_launch_of_their_own(module) -> None:
-    module.set_few(2)
+def test_many_blocks_are_folded_by_a_launch_of_their_own(where, emulated_module) -> None:
+    if where == "gpu":
+        for order in ("sorted", "slots"):
+            assert_agrees(normal(5_000_001), "2^22 items and more", order=order)
+        return
+    emulated_module.set_few(2)
     try:
         for order in ("sorted", "slots"):
             for name, log_weights in adversaries(20_000, torch.float32).items():
                 assert_agrees(log_weights, name, order=order, rule="stratified", seed=5)
             assert_agrees(normal(2, 13_000), "two rows", order=order)
     finally:
-        module.set_few(1024)
+        emulated_module.set_few(1024)
 
 
 def test_a_view_that_is_not_aligned() -> None:
-    x = normal(9_002)
+    x = here(normal(9_002))[1:]
+    assert x.data_ptr() % 16
     for order in ("sorted", "slots"):
-        assert_agrees(x[1:], "unaligned", order=order)
+        assert_agrees(x, "unaligned", order=order)
 
 
 def test_seed_and_step_of_the_device() -> None:

@@ -156,6 +156,41 @@ class TestSequences:
         for i in (0, 77):
             assert torch.equal(result.replay(i)[-1], result.samples[i])
 
+    @pytest.mark.parametrize(
+        "memory", [fg.Memory(), fg.Memory(merge=False), fg.Memory(limit=1, micro_batch=7)], ids=str
+    )
+    @pytest.mark.parametrize("value", [None, fg.values.MonteCarlo(2)], ids=repr)
+    def test_the_denoiser_is_not_asked_for_finished_sequences(self, oracle, memory, value):
+        def counted(x, t):
+            assert (x == 3).any(1).all()
+            return oracle.denoiser(x, t)
+
+        settings = {"value": value, "memory": memory, "groups": 2, "particles": 50, "progress": False}
+        guidance = fg.SMC(alpha=ALPHA, ess_threshold=0.9)
+        result = fg.sample(oracle.process, counted, oracle.reward, guidance, **settings)
+        expected = sample(oracle, guidance, **settings)
+        assert torch.equal(result.samples, expected.samples)
+        assert torch.equal(result.log_weights, expected.log_weights)
+        assert torch.equal(result.replay(60)[-1], result.samples[60])
+
+    @pytest.mark.parametrize("memory", [fg.Memory(), fg.Memory(limit=1, micro_batch=2)], ids=str)
+    def test_nothing_is_asked_once_all_are_finished(self, memory):
+        process = fg.AutoregressiveProcess(6, 4, eos=3)
+        calls = []
+
+        def denoiser(x, t):
+            calls.append(len(x))
+            return torch.tensor([-torch.inf, -torch.inf, -torch.inf, 0.0]).expand(len(x), 4)
+
+        x_init = torch.full((4, 6), 4)
+        x_init[:2, 0] = 3  # ended already
+        result = fg.sample(
+            process, denoiser, lambda x: x.sum(1), fg.SMC(), particles=4, x_init=x_init, progress=False, memory=memory
+        )
+        assert (result.samples == 3).all()
+        assert result.denoiser_rows == (1 if memory.bytes > 1 else 2)
+        assert result.trace[-1].denoiser_rows == 0
+
     def test_rewards_of_finished_sequences_are_not_asked_again(self, oracle):
         """At most the 27 clean samples are ever evaluated, in whatever step they are finished."""
         assert sample(oracle, fg.SMC(alpha=ALPHA), particles=2_000).reward_rows <= 27

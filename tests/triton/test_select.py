@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fastguide.deferred import Deferred, deferred
 from fastguide.errors import DegenerateWeights
 from fastguide.ops import Selection, _triton, select
 from tests.triton.agreement import assert_agrees
@@ -137,21 +138,24 @@ def test_results_are_written_where_they_are_asked_for() -> None:
     assert all(torch.equal(a, b) for a, b in zip(expected, out, strict=True))
 
 
-def test_deferred_errors_are_raised_when_asked_for() -> None:
-    with _triton.deferred() as words:
-        call(normal(3, 9))
-        words.check()
-        call(torch.full((3, 9), -math.inf), degenerate="keep")
-        words.check()
-        call(torch.tensor([1.0, math.nan]))
+def test_errors_are_raised_at_the_end_where_checks_are_deferred() -> None:
+    @deferred()
+    def many(*rows: Tensor, **options: str) -> None:
+        for x in rows:
+            call(x.to(DEVICE), **options)
+
+    many(normal(3, 9), normal(2, 5))
+    many(torch.full((3, 9), -math.inf), degenerate="keep")
     with pytest.raises(ValueError, match="select: refused a value at flat index 1"):
-        words.check()
-    with _triton.deferred(words):
-        call(torch.full((3, 9), -math.inf))
-    with _triton.deferred() as words:
-        call(torch.full((3, 9), -math.inf))
+        many(normal(3, 9), torch.tensor([1.0, math.nan]), normal(3, 9))
     with pytest.raises(DegenerateWeights, match="row 0"):
-        words.check()
+        many(torch.full((3, 9), -math.inf))
+    checks = Deferred()
+    for _ in range(2):
+        with deferred(checks):
+            call(torch.tensor([1.0, math.nan], device=DEVICE))
+    with pytest.raises(ValueError, match="select: refused a value"):
+        checks.check()
 
 
 def test_a_step_on_the_device_is_read_there() -> None:

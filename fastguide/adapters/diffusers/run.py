@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -294,11 +294,10 @@ class Run:
 
 def _unread_at_noise(guidance: Guidance, steps: int) -> Guidance:
     """Return guidance that counts on no value at t = 1, where the pipeline has not called back yet."""
-    settings: Any = guidance
     if "value_steps" not in inspect.signature(type(guidance)).parameters:
         return guidance
-    unread: Guidance = replace(settings, value_steps=[s for s in range(1, steps) if reads_values(guidance, s)])
-    return unread
+    steps_read = [s for s in range(1, steps) if reads_values(guidance, s)]
+    return cast(Guidance, replace(cast(Any, guidance), value_steps=steps_read))
 
 
 def _branch(guidance: Guidance, steps: int) -> int:

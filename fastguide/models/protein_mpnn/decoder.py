@@ -67,7 +67,7 @@ class Decoder:
             layer.pair.block(encoding.edges[columns]).add_(known[residues]).view(-1, self.hidden)
             for layer, known in zip(backbone.layers, context, strict=True)
         ]
-        self._table = self._tabulate() if tabulate else None
+        self._table = self._tabulate(F.pad(backbone.tokens[0][:MASK], (0, 0, 0, 1))) if tabulate else None
 
     @property
     def nbytes(self) -> int:
@@ -118,9 +118,9 @@ class Decoder:
                 keys[particle[:m], depth, position[:m]] = key[:m]
         return self.backbone.out(h)[:m]
 
-    def _tabulate(self) -> Tensor:
+    def _tabulate(self, tokens: Tensor) -> Tensor:
+        """Return the messages ``[F * K * V, H]`` of layer 0 for what a neighbour may show, projected: ``tokens [V, H]``."""
         layer = self.backbone.layers[0]
-        tokens = F.pad(self.backbone.tokens[0][:MASK], (0, 0, 0, 1))
         table = torch.empty(self.size, self.count, len(tokens), self.hidden, dtype=torch.float32)
         pairs = self._base[0].view(self.size, self.count, 1, self.hidden)
         query = layer.query(self._nodes)
