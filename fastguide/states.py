@@ -110,7 +110,9 @@ class States:
                 f"decode: the prediction of {type(self.scene.process).__name__} is no law of clean samples to draw from; "
                 'use "argmax", or MonteCarlo'
             )
-        return draw(self.x, self.output, seeds=seeds, draws=draws, group=self.group)  # type: ignore[no-any-return]
+        return draw(  # type: ignore[no-any-return]
+            self.x, self.output, step=self.step, seeds=seeds, draws=draws, group=self.group
+        )
 
     def rewards(self, x0: Tensor) -> Tensor:
         """Return float64 rewards ``[U]`` or ``[U, m]`` of clean samples ``[U, *shape]`` or ``[U, m, *shape]``."""

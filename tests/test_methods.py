@@ -52,7 +52,7 @@ class Student(torch.nn.Module):
 
 def test_the_guidance_of_the_example_steers():
     example = example_with("class EpsilonGreedy")
-    assert len(example.splitlines()) <= 35
+    assert len(example.splitlines()) <= 30
     names: dict[str, object] = {}
     exec(compile(example, "methods.md", "exec"), names)
     oracle = TabularMasked()

@@ -1,4 +1,5 @@
-// One launch for up to kMost tensors. A block copies kStretch vectors of one tensor, as wide as its rows and
+// A check of the ancestors, then one launch for up to kMost tensors, which writes nothing once the status is
+// lowered. A block copies kStretch vectors of one tensor, as wide as its rows and
 // addresses allow, four of a thread in flight: a row of 16 bytes and more is read and written once, in whole
 // sectors, and its ancestor is read by the threads of the row from the first-level cache.
 #include "cuda/move.h"
@@ -62,13 +63,7 @@ __device__ void copy(const Tensor& tensor, const Plan<Index>& plan, std::int64_t
       const std::int64_t own = plan.groups == 1 ? 0 : row / plan.draws;
       const std::int64_t slot = row - own * plan.draws;
       const std::int64_t ancestor = static_cast<std::int64_t>(plan.ancestors[row]);
-      const bool inside = 0 <= ancestor && ancestor < plan.rows;
-      const bool written = !plan.in_place || ancestor != slot;
-      if (!inside) {
-        report(plan.status, kOutOfRange, row);
-      } else if (written && plan.in_place && plan.ancestors[own * plan.draws + ancestor] != ancestor) {
-        report(plan.status, kInvalidValue, row);
-      } else if (written) {
+      if (!plan.in_place || ancestor != slot) {
         to[i] = row * tensor.vectors + column;
         moved[i] = reinterpret_cast<const Vector*>(
             tensor.source)[(own * plan.rows + ancestor) * tensor.vectors + column];
@@ -89,7 +84,22 @@ __device__ void copy(const Tensor& tensor, const Plan<Index>& plan, std::int64_t
 }
 
 template <typename Index>
+__global__ void __launch_bounds__(kThreads) check_ancestors(const Plan<Index> plan) {
+  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (row >= plan.groups * plan.draws)
+    return;
+  const std::int64_t group = row / plan.draws, ancestor = static_cast<std::int64_t>(plan.ancestors[row]);
+  if (ancestor < 0 || ancestor >= plan.rows)
+    report(plan.status, kOutOfRange, row);
+  else if (plan.in_place && plan.ancestors[group * plan.draws + ancestor] != ancestor)
+    report(plan.status, kInvalidValue, row);
+}
+
+template <typename Index>
 __global__ void __launch_bounds__(kThreads) gather(const Tensors tensors, const Plan<Index> plan) {
+  constexpr std::int64_t kNever = INT64_MAX;
+  if (plan.status[kOutOfRange] != kNever || plan.status[kInvalidValue] != kNever)
+    return;
   int t = 0;
   while (t + 1 < tensors.count && tensors.each[t + 1].first_block <= blockIdx.x)
     ++t;
@@ -118,6 +128,7 @@ int width_of(const void* source, const void* target, std::int64_t row_bytes) {
 template <typename Index> void run(const MoveArgs& a, StreamHandle stream) {
   const Plan<Index> plan{
       static_cast<const Index*>(a.ancestors), a.groups, a.rows, a.draws, a.in_place, a.status};
+  launch(check_ancestors<Index>, (a.groups * a.draws + kThreads - 1) / kThreads, kThreads, stream, plan);
   for (std::int64_t first = 0; first < a.tensors; first += kMost) {
     Tensors tensors{};
     std::int64_t blocks = 0;

@@ -9,7 +9,7 @@
 namespace fg::cuda {
 
 // Out of range: flat index of the ancestor; invalid value: in place, the flat index of one that names a row
-// which does not keep its place. Such a row is not written; others are.
+// which does not keep its place. Nothing is written then, nor where the status has such a word already.
 struct MoveArgs {
   const void* const* sources; // one [groups * rows, row_bytes] block a tensor
   void* const* targets;       // one [groups * draws, row_bytes] block a tensor: distinct from its source, or,

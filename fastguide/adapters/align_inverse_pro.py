@@ -21,9 +21,9 @@ asked once of each clean sequence. What is right here and not there:
 ``compat=True`` does as they do in all but the last. Rows may have backbones of their own, except where they compete (SMC and
 nested sampling). ``do_purity`` is refused. Random numbers follow ``torch.manual_seed``.
 
-AlignInversePro's own network (``ProteinMPNNFMIF``), wrapped or not, is run by `fastguide.models.protein_mpnn.unordered` where it
-is on the CPU, in evaluation mode, and says of three states of the backbone what our code says; any other model is called as it
-is. ``model`` may also be a `fastguide.models.ProteinMPNN` of a design in which every residue is free. It never draws X.
+AlignInversePro's own network (``ProteinMPNNFMIF``), wrapped or not, is run by `fastguide.models.protein_mpnn.unordered` where
+it is on the CPU, in evaluation mode, and says of three states of the backbone what our code says; any other model is called as
+it is. ``model`` may also be a `fastguide.models.ProteinMPNN` of a design in which every residue is free. It never draws X.
 
 Source: Uehara et al., 2501.09685.
 """

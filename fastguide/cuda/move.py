@@ -1,4 +1,4 @@
-"""Launcher of ``csrc/cuda/move.cu``: several state tensors follow their ancestors in one launch."""
+"""Launcher of ``csrc/cuda/move.cu``: several state tensors follow their ancestors in two launches."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def move(
         sources, targets: ``[groups * rows, ...]`` and ``[groups * draws, ...]``; with ``in_place`` the targets are the
             sources.
         ancestors: ``[groups, draws]`` int32 or int64, contiguous.
-        status: int64 ``[5]``, see `fastguide.triton`. Rows with an ancestor that is out of range, or in place one that
-            does not keep its place, are not written; others are.
+        status: int64 ``[5]``, see `fastguide.triton`. An ancestor that is out of range, or in place one that does not keep
+            its place: nothing is written then.
     """
     groups, draws = ancestors.shape
     addresses = [s.data_ptr() for s in sources]

@@ -188,6 +188,23 @@ class BoundDiscrete:
             )
         return self._without_padding(children)
 
+    def draw_clean(self, x: Tensor, output: Tensor, *, step: int, seeds: Tensor, draws: int, group: Tensor) -> Tensor:
+        """Return clean samples ``[U, draws, L]``: every position drawn from ``p(x0 | x_t)``, keyed by seeds ``[U]``."""
+        lengths = of_groups(self.lengths, group)
+        drawn = x.new_empty((len(x), draws, self.process.length))
+        for part in torch.split(torch.arange(len(x), device=x.device), self._part):
+            own = None if lengths is None else lengths[part]
+            drawn[part] = ops.masked_step(
+                self._open(x[part]),
+                self.log_law(x[part], output[part], step, own, to_data=True),
+                reveal_probability=1.0,
+                branch=draws,
+                seed=seeds[part],
+                slots=torch.zeros_like(part),
+                lengths=own,
+            )
+        return self._without_padding(drawn)
+
     def log_ratio(
         self, children: Tensor, x: Tensor, output: Tensor, shift: Tensor, *, step: int, group: Tensor, ancestors: Tensor
     ) -> Tensor:

@@ -131,7 +131,7 @@ class BoundMasked:
         )[:, 0]  # fmt: skip
         return torch.where(opened & (kept == 0), x0, self.x)
 
-    def draw_clean(self, x: Tensor, output: Tensor, *, seeds: Tensor, draws: int, group: Tensor) -> Tensor:
+    def draw_clean(self, x: Tensor, output: Tensor, *, step: int, seeds: Tensor, draws: int, group: Tensor) -> Tensor:
         """Return clean samples ``[U, draws, L]``: every masked position drawn from the prediction, keyed by seeds ``[U]``."""
         process = self.process
         return ops.masked_step(

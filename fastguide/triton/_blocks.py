@@ -176,9 +176,7 @@ def fold_blocks(
         v = tl.load(squares + here, mask=inside, other=0)[:, None]
         exact_total += tl.sum(candidates(s, gap, rough_total, first_total), 0)
         exact_squares += tl.sum(candidates(v, 2 * gap, rough_squares, first_squares), 0)
-    scale, total = choose_scale(
-        exact_total, rough_total, first_total, TOTAL_LIMIT - tl.to_tensor(blocks).to(tl.int64), 0
-    )
+    scale, total = choose_scale(exact_total, rough_total, first_total, TOTAL_LIMIT - tl.full([], blocks, tl.int64), 0)
     square_scale, square = choose_scale(exact_squares, rough_squares, first_squares, TOTAL_LIMIT, 0)
     base = tl.full((), 0, tl.int64)
     for start in range(0, blocks, _CHUNK):
@@ -270,7 +268,7 @@ def draw_points(
     record = records + row * FIELDS
     if tl.load(record + ACTIVE) != 0:
         seed = tl.load(seeds + row // parents)
-        total, draws = tl.load(record + _TOTAL), tl.to_tensor(k).to(tl.int64)
+        total, draws = tl.load(record + _TOTAL), tl.full([], k, tl.int64)
         q = tl.load(record + _SHARE)
         if RULE == RESIDUAL:
             draws -= tl.load(copies + row * m + m - 1)

@@ -182,13 +182,13 @@ def headroom(vocab: int) -> int:
 
 
 def narrow_tile(vocab: int) -> dict[str, int]:
-    """Return the tile of rows of one block."""
+    """Return the tile of rows of one block: half the usual size, for a weight and its prefix take four registers."""
     tokens = power_of_two(max(vocab, 2))
-    return {"R": max(2, tile_size() // tokens), "B": tokens, "num_warps": 4}
+    return {"R": max(2, tile_size() // 2 // tokens), "B": tokens, "num_warps": 4}
 
 
-def wide_tile(vocab: int) -> dict[str, int]:
-    """Return the tile of a row of many blocks: two tiles of the usual size at a time, by twice as many threads."""
+def wide_tile(vocab: int, cut: bool) -> dict[str, int]:
+    """Return the tile of a row of many blocks: two at a time, or one where a threshold is sought, whose registers are many."""
     blocks = power_of_two(cdiv(vocab, _BLOCK))
-    together = min(2 * tile_size() // _BLOCK, blocks)
-    return {"N": blocks // together, "C": together, "num_warps": 8}
+    together = min(blocks, tile_size() // _BLOCK // (2 if cut else 1))
+    return {"N": blocks // together, "C": together, "num_warps": 8 if cut else 4}

@@ -221,7 +221,7 @@ def _launch_tokens(
     starts = min(32, power_of_two(max(columns, 1)))
     grid, wide = (cdiv(rows, tile_size() // starts),), {"R": tile_size() // starts, "S": starts, **EXACT}
     if kind == "position_weights":
-        _best_windows[grid](states, own[0], out, rows, columns, settings[0], vocab, **wide)
+        _best_windows[grid](states, own[0], out, rows, columns, settings[0], vocab, **wide, num_warps=8)
     elif kind == "motif_count":
         table = _table(tuple(settings[2:]), states.device)
         _count_motifs[grid](states, table, out, rows, columns, settings[1], **wide)
@@ -283,7 +283,7 @@ VARIANTS = [
     ),
     Variant(_add_products, f"*fp32 *fp32 *fp32 *fp32 {_OUT}", _FEW),
     Variant(_check_tokens, "*i64 *i64 i32 i32 i32", {"T": 4096}),
-    Variant(_best_windows, f"*i64 *fp32 {_OUT} i32 i32", {"R": 32, "S": 32}),
+    Variant(_best_windows, f"*i64 *fp32 {_OUT} i32 i32", {"R": 32, "S": 32}, 8),
     Variant(_count_motifs, f"*i64 *i32 {_OUT} i32", {"R": 32, "S": 32}),
     Variant(_potts_rows, f"*i64 *fp32 *fp32 {_OUT} i32", {"R": 32, "S": 32}),
     Variant(_call, "*fp32 *fp32 *i64 i32 i32", {**_FEW, "FUNCTION": _first_number}),

@@ -370,7 +370,7 @@ def masked_step(
     share = 0 if top_p == 1 else share_word(top_p)
     cut = (inverse_temperature or 1.0, top_k if top_k < vocab else 0, share)
     certain, cuts = inverse_temperature == 0, cut[1] > 0 or share != 0
-    narrow, wide = narrow_tile(vocab), wide_tile(vocab)
+    narrow, wide = narrow_tile(vocab), wide_tile(vocab, cuts)
 
     most = tile_size()
     row_tile = max(4, _launch.power_of_two(length if counted else min(length, most)))
@@ -434,13 +434,15 @@ def _variants() -> list[_launch.Variant]:
             found.append(variant(_draw_narrow, {**none, **rows, **mode}, warps, f"V = {vocab}{label}"))
             found.append(variant(_draw_narrow, {**rows, **mode}, warps, f"V = {vocab}{label}, bias, shift"))
             found.append(variant(_rank_narrow, rows, warps, f"V = {vocab}{label}"))
-        tile_of_row = wide_tile(32_000)
+        tile_of_row = wide_tile(32_000, cut)
         warps = tile_of_row.pop("num_warps")
         row = {**tile_of_row, "CUT": cut}
         found.append(variant(_draw_wide, {**row, **mode}, warps, f"V = 32,000{label}, bias, shift"))
         found.append(variant(_rank_wide, row, warps, f"V = 32,000{label}"))
+    tile_of_row = wide_tile(32_000, False)
+    warps = tile_of_row.pop("num_warps")
     certain = {"STREAM": int(Stream.VALUE), "CERTAIN": True, "CUT": False}
-    found.append(variant(_draw_narrow, {"R": 32, "B": 32, **none, **certain}, 4, "V = 22, largest"))
+    found.append(variant(_draw_narrow, {"R": 16, "B": 32, **none, **certain}, 4, "V = 22, largest"))
     found.append(variant(_draw_wide, {**tile_of_row, **none, **certain}, warps, "V = 32,000, largest"))
     return found
 

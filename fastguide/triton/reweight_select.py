@@ -204,7 +204,10 @@ def reweight_select(
     )  # fmt: skip
 
 
-_ROWS = "*fp32 *fp32 *fp32 *fp32 *i64 *fp64 *fp64 *i64 i32 *fp32 *fp32 *i64 *i32 *i1 *fp64 *fp64 *i64 *i32 *i64 i32 i32 i32 fp64"
+_ROWS = (
+    "*fp32 *fp32 *fp32 *fp32 *i64 *fp64 *fp64 *i64 i32 *fp32 *fp32 *i64 *i32 *i1 *fp64 *fp64 *i64 *i32 *i64 "
+    "i32 i32 i32 fp64"
+)
 VARIANTS = [
     *(
         Variant(

@@ -378,7 +378,7 @@ def test_a_refused_log_weight_is_named(value: float, backend: str) -> None:
         ({"order": "random"}, ValueError, "order: unknown value 'random'"),
         ({"order": "slots", "k": 2}, ValueError, '"slots" needs k = M, got k = 2 and M = 3'),
         ({"degenerate": "ignore"}, ValueError, "degenerate: unknown value"),
-        ({"backend": "cuda"}, ValueError, "unknown backend 'cuda'"),
+        ({"backend": "metal"}, ValueError, "unknown backend 'metal'"),
         ({"seed": -1}, ValueError, r"seed: expected a whole number in \[0, 2\^64\)"),
         ({"seed": 2**64}, ValueError, "seed: expected"),
         ({"seed": 0.5}, TypeError, "seed: expected a whole number or an int64 tensor"),

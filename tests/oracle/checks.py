@@ -17,16 +17,22 @@ from tests.oracle.soft import Table
 from tests.oracle.steer import Steered, Value, read, steer, wrong
 
 
+def normalizer_ratio(
+    oracle: Enumerable, guidance: Guidance, value: Value, *, groups: int = 20_000, seed: int = 1
+) -> tuple[float, float]:
+    """Mean of Ẑ over groups of 4 particles, in units of the exact Z, and its standard error."""
+    _, log_z = oracle.target(guidance.alpha)
+    run = steer(oracle, guidance, value, particles=4, groups=groups, seed=seed)
+    ratio = torch.exp(run.steering.log_normalizer - log_z)
+    return float(ratio.mean()), float(ratio.std()) / math.sqrt(groups)
+
+
 def normalizer_is_unbiased(
     oracle: Enumerable, guidance: Guidance, value: Value | None = None, *, groups: int = 20_000, seed: int = 1
 ) -> None:
     """20,000 groups of 4 particles, values that are wrong: the mean of Ẑ is Z within 4 standard errors (false alarms 6e-5)."""
-    value = value or wrong(0.5)
-    _, log_z = oracle.target(guidance.alpha)
-    run = steer(oracle, guidance, value, particles=4, groups=groups, seed=seed)
-    ratio = torch.exp(run.steering.log_normalizer - log_z)
-    error = float(ratio.std()) / math.sqrt(groups)
-    assert abs(float(ratio.mean()) - 1.0) <= 4 * error, f"mean Ẑ / Z = {float(ratio.mean()):.4f} ± {error:.4f}"
+    ratio, error = normalizer_ratio(oracle, guidance, value or wrong(0.5), groups=groups, seed=seed)
+    assert abs(ratio - 1.0) <= 4 * error, f"mean Ẑ / Z = {ratio:.4f} ± {error:.4f}"
     assert error <= 0.01, f"standard error {error:.4f} of Z: too few groups to tell"
 
 

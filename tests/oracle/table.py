@@ -18,14 +18,18 @@ import torch
 import fastguide as fg
 from fastguide.bench.output import save
 from fastguide.guidance import Guidance
+from fastguide.guidance.protocol import proposal_of
 from tests.guidance.test_exact import CONSISTENT
 from tests.guidance.test_gaussian import run as run_mixture
+from tests.guidance.test_tds import normalizer_ratio as guided_ratio
+from tests.mutants import MUTANTS, NoRatio
 from tests.oracle.autoregressive import HiddenMarkov
-from tests.oracle.checks import mean_distance, pooled_distance, sampled, slope, weighted
+from tests.oracle.checks import mean_distance, normalizer_ratio, pooled_distance, sampled, slope, weighted
 from tests.oracle.enumerable import Enumerable, noise_floor, total_variation
 from tests.oracle.gaussian import CONTINUOUS, Mixture, moments
 from tests.oracle.masked import TabularMasked
 from tests.oracle.soft import Table
+from tests.oracle.steer import wrong
 from tests.oracle.uniform import TabularDiscrete
 from tests.oracle.values import Tabled
 
@@ -62,8 +66,8 @@ MIXTURE = {
     "SMC, every tenth step": fg.SMC(value_steps=range(0, 300, 10)),
     "SMC, no step": fg.SMC(value_steps=()),
     "SMC max_difference": fg.SMC(potential="max_difference"),
-    "SMC max, every tenth step": fg.SMC(potential="max", value_steps=range(0, 300, 10), ess_threshold=0.9),
-    "SMC adaptive": fg.SMC(target_ess=0.5),
+    "SMC max, steps 100, 150 and 200": fg.SMC(potential="max", value_steps=(100, 150, 200), ess_threshold=0.9),
+    "SMC adaptive": fg.SMC(target_ess=0.8, ess_threshold=0.8),
     "NestedSMC 3": fg.NestedSMC(branch=3),
     "TDS through": fg.TDS(clip=1.0),
     "TDS decoded": fg.TDS(gradient="decoded", clip=1.0),
@@ -200,6 +204,20 @@ def mixture_rows() -> Iterator[Row]:
         }
 
 
+def fault_rows() -> Iterator[Row]:
+    """Mean of Ẑ in units of Z over 20,000 groups of 4, values at random: each fault of `tests/mutants.py`, and without it."""
+    oracle = TabularMasked()
+    for mutant in (*MUTANTS, NoRatio()):
+        kind = type(mutant)
+        settings = {name: value for name, value in vars(mutant).items() if value != getattr(kind(), name)}
+        (faulty, error), (right, its_error) = (
+            guided_ratio(oracle, guidance) if proposal_of(guidance) else normalizer_ratio(oracle, guidance, wrong(0.5))
+            for guidance in (mutant, kind.__bases__[0](**vars(mutant)))
+        )
+        name = ", ".join([kind.__name__, *(f"{name}={value!r}" for name, value in settings.items())])
+        yield {"fault": name, "mean Ẑ / Z": faulty, "±": error, "without it": right, "its ±": its_error}
+
+
 SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
     "guidance": ("Guidance", guidance_rows),
     "values": ("Values", value_rows),
@@ -208,6 +226,7 @@ SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
     "sweeps": ("Sweeps of particle Gibbs", sweep_rows),
     "rollouts": ("Rollouts of tree search", rollout_rows),
     "mixture": ("Real states", mixture_rows),
+    "faults": ("Faults", fault_rows),
 }
 
 

@@ -156,7 +156,9 @@ class TestSequences:
         for i in (0, 77):
             assert torch.equal(result.replay(i)[-1], result.samples[i])
 
-    @pytest.mark.parametrize("memory", [fg.Memory(), fg.Memory(merge=False), fg.Memory(limit=1, micro_batch=7)], ids=str)
+    @pytest.mark.parametrize(
+        "memory", [fg.Memory(), fg.Memory(merge=False), fg.Memory(limit=1, micro_batch=7)], ids=str
+    )
     @pytest.mark.parametrize("value", [None, fg.values.MonteCarlo(2)], ids=repr)
     def test_the_denoiser_is_not_asked_for_finished_sequences(self, oracle, memory, value):
         def counted(x, t):

@@ -13,6 +13,7 @@ from fastguide.states import rewards_of
 from fastguide.values.draws import soft_mean, state_seeds
 from tests.oracle.masked import TabularMasked
 from tests.oracle.soft import Table
+from tests.oracle.uniform import TabularDiscrete
 
 ALPHA = 0.7
 
@@ -22,11 +23,11 @@ def oracle():
     return TabularMasked()
 
 
-def values_of(oracle, value, x, step, *, alpha=ALPHA, reward=None):
+def values_of(oracle, value, x, step, *, alpha=ALPHA, reward=None, bias=None):
     """The values of states ``[n, L]`` after ``step`` steps, as the loop computes them."""
     run = Run(
         oracle.process, fg.models.wrap(oracle.denoiser, batch_invariant=True), reward or oracle.reward,
-        fg.SVDD(alpha=alpha), value=value, particles=len(x), groups=1, condition=None, constraints=Constraints(),
+        fg.SVDD(alpha=alpha), value=value, particles=len(x), groups=1, condition=None, constraints=Constraints(bias=bias),
         decode=None, seed=0, memory=Memory(), device=torch.device("cpu"),
     )  # fmt: skip
     frontier = run.predictor.distinct(x, torch.zeros(len(x), dtype=torch.int64), step, None, torch.arange(len(x)))
@@ -88,6 +89,22 @@ def test_draws_from_the_prediction_are_its_product_law(oracle):
     """In the last step but none the process draws every open position from the prediction: its value is that of the draws."""
     exact = oracle.soft_values(ALPHA)[oracle.steps - 1]
     found = values_of(oracle, fg.PosteriorMean("sample", draws=4_000), oracle.states, oracle.steps - 1)
+    assert float((found - exact).abs().max()) < 0.12
+    assert float((found - exact).abs().mean()) < 0.03
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"bias": torch.tensor([[0.5, -torch.inf, 0.0], [0.0, 0.0, 1.0], [0.0, -2.0, 0.0]]), "options": {"top_k": 2}},
+     {"a": lambda t: 1 - 0.9 * t, "options": {"prediction": "score"}}],
+    ids=["logits", "shaped", "scores"],
+)  # fmt: skip
+def test_draws_from_a_prediction_without_a_mask_are_its_product_law(settings):
+    """As above; before the last step every position is drawn anew."""
+    oracle = TabularDiscrete(**settings)
+    exact = oracle.soft_values(ALPHA)[oracle.steps - 1]
+    value = fg.PosteriorMean("sample", draws=4_000)
+    found = values_of(oracle, value, oracle.states, oracle.steps - 1, bias=settings.get("bias"))
     assert float((found - exact).abs().max()) < 0.12
     assert float((found - exact).abs().mean()) < 0.03
 

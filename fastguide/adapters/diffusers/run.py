@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -297,8 +297,8 @@ def _unread_at_noise(guidance: Guidance, steps: int) -> Guidance:
     settings: Any = guidance
     if not (is_dataclass(settings) and any(field.name == "value_steps" for field in fields(settings))):
         return guidance
-    unread: Guidance = replace(settings, value_steps=[s for s in range(1, steps) if reads_values(guidance, s)])
-    return unread
+    steps_read = [s for s in range(1, steps) if reads_values(guidance, s)]
+    return cast(Guidance, replace(cast(Any, guidance), value_steps=steps_read))
 
 
 def _branch(guidance: Guidance, steps: int) -> int:

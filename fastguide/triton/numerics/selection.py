@@ -44,7 +44,7 @@ def choose_scale(exact, rough_total, first, limit, AXIS: tl.constexpr):
 @triton.jit
 def log_mean_weight(exponent, scale, total, m):
     """Return the logarithm of the mean of ``m`` weights of sum ``total``, ``-inf`` where that is 0."""
-    mean = tl.maximum(total.to(tl.float64) / tl.to_tensor(m).to(tl.float64), 1.0)
+    mean = tl.maximum(total.to(tl.float64) / tl.full([], m, tl.float64), 1.0)
     k = binary_exponent(mean)
     log_mean = (exponent - WEIGHT_BITS - scale + k).to(tl.float64) * LN2 + log_mantissa(binary_mantissa(mean, k))
     return tl.where(total > 0, log_mean, float("-inf"))
@@ -54,7 +54,7 @@ def log_mean_weight(exponent, scale, total, m):
 def effective_sample_size(total, scale, squares, drop, m):
     """Return ``(sum of w)^2 / (sum of w^2)`` in [1, m], a ratio within rounding of m as m; 0 where ``total`` is 0."""
     t = total.to(tl.float64)
-    most = tl.to_tensor(m).to(tl.float64)
+    most = tl.full([], m, tl.float64)
     ratio = t * t / tl.maximum(squares.to(tl.float64), 1.0) * power_of_two(-2 * scale - drop - 2 * SQUARE_DROP)
     ess = tl.where(ratio >= most * (1.0 - 2.0**-48), most, tl.maximum(ratio, 1.0))
     return tl.where(total > 0, ess, 0.0)
