@@ -176,11 +176,11 @@ def _draw_narrow(
             row_shift = shift + state[:, None] * shift_state_stride + at[:, None] * shift_row_stride + v
         row = logits + state[:, None] * state_stride + at[:, None] * row_stride + v
         inside = here[:, None] & (v < vocab)
-        y, code = read_rows(row, row_bias, row_shift, inside, inverse_temperature, top_k, top_p, CUT)
+        y, most, code = read_rows(row, row_bias, row_shift, inside, inverse_temperature, top_k, top_p, CUT)
         if CERTAIN:
-            token = tl.min(tl.where(y == tl.max(y, 1)[:, None], v, B), 1)
+            token = tl.min(tl.where(y == most[:, None], v, B), 1)
         else:
-            weights, _, total = weigh(y)
+            weights, _, total = weigh(y, most)
             running = tl.cumsum(weights, 1)
             number = number_of(slots, p, per_group, here)
             key = seed_of(seeds, seed, p // per_group, here)
@@ -293,9 +293,9 @@ def _rank_narrow(
             row_bias = bias + at[:, None] * bias_stride + v
         row = logits + state[:, None] * state_stride + at[:, None] * row_stride + v
         inside = here[:, None] & (v < vocab)
-        y, code = read_rows(row, row_bias, None, inside, inverse_temperature, top_k, top_p, CUT)
-        _, exponent, total = weigh(y)
-        share = largest_share(tl.max(y, 1), exponent, total)
+        y, most, code = read_rows(row, row_bias, None, inside, inverse_temperature, top_k, top_p, CUT)
+        _, exponent, total = weigh(y, most)
+        share = largest_share(most, exponent, total)
         tl.store(ranks + i, _rank_key(share, code), mask=here)
 
 
