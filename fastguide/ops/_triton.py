@@ -42,20 +42,20 @@ def _tell(name: str, keep: bool, words: Tensor) -> Exception | None:
 
 
 def launcher(
-    name: str, x: Tensor, arguments: Sequence[Any], module: str | None = None, backend: str = "triton"
+    name: str, x: Tensor, arguments: Sequence[Any], *, module: str | None = None, backend: str = "triton"
 ) -> Callable[..., None]:
-    """Return the launcher of operation ``name``, if kernels can run on tensors where ``x`` is.
+    """Return what launches the kernels of operation ``name``, if they can run on tensors where ``x`` is.
 
     Args:
-        arguments: which it is going to get.
-        module: the module of ``fastguide.triton`` that holds it, where that is not named as the operation.
-        backend: with ``"cuda"``, that of ``fastguide._cuda`` is returned, if it has any for these arguments.
+        arguments: of the launcher; there may be more.
+        module: the module of ``fastguide.triton`` that holds it, where it is not named as the operation.
+        backend: with ``"cuda"``, that of ``fastguide.cuda``, if it has kernels for these arguments.
     """
-    launch = cuda.launcher(name, arguments) if backend == "cuda" and x.is_cuda else None
-    if launch is None:
-        launch = getattr(_load(module or name), name)
+    if backend == "cuda" and x.is_cuda and (launch := cuda.launcher(name, arguments)) is not None:
+        return launch
+    of_triton: Callable[..., None] = getattr(_load(module or name), name)
     _load("_launch").require(name, x)
-    return launch
+    return of_triton
 
 
 def run(
@@ -67,9 +67,9 @@ def run(
         x: a tensor of those the kernels run on.
         arguments: of the `launcher`, less the status, which comes last.
         keep: whether degenerate rows are no error.
-        module, backend: see `launcher`.
+        module, backend: as for the `launcher`.
     """
-    launch, launching = launcher(name, x, arguments, module, backend), _load("_launch")
+    launch, launching = launcher(name, x, arguments, module=module, backend=backend), _load("_launch")
     later = pending()
     if later is not None:
         make, read = partial(launching.new_status, x.device), partial(_tell, name, keep)
