@@ -215,6 +215,22 @@ def svdd_rna() -> Times:
     return alternate({name: run(name) for name in models}, rounds=3, budget=1.0)
 
 
+def blackjax_resampling() -> Times:
+    import blackjax.smc.resampling as theirs
+    import jax
+
+    import fastguide.adapters.blackjax as ours
+
+    n = 2**20
+    key, weights = jax.random.key(0), jax.nn.softmax(jax.random.normal(jax.random.key(1), (n,)))
+
+    def jitted(module: Any) -> Callable[[], Any]:
+        draw = jax.jit(lambda k, w: module.systematic(k, w, n))
+        return lambda: draw(key, weights).block_until_ready()
+
+    return alternate({"fastguide": jitted(ours), "theirs": jitted(theirs)})
+
+
 def source(file: str) -> str:
     """Say what stands for a peer that is no package."""
     return "transcription" if clone(file) is None else "clone"
@@ -226,6 +242,7 @@ CASES: dict[str, tuple[str, Callable[[], Times]]] = {
     "tempering": (f"DAS adaptive tempering, 64 x 1,024 ({source(DAS_UTILS)})", das_tempering),
     "filter": ("particles, bootstrap filter, stochastic volatility, N = 10^6 (installed)", bootstrap_filter),
     "walk": ("particles, bootstrap filter, random walk, N = 10^6 (installed)", random_walk_filter),
+    "blackjax": ("blackjax, systematic resampling under jit, N = 2^20 (installed)", blackjax_resampling),
     "scheme": ("particles, systematic resampling alone, N = 10^6 (installed)", particles_resampling),
     "align": ("AlignInversePro, SVDD, ProteinMPNN, 1UBI, batch 5, M = 10, 50 times (transcription)", align_inverse_pro),
     "svdd": ("SVDD, RNA, L = 50, 64 sequences, M = 10, 128 steps, convolutions (transcription)", svdd_rna),

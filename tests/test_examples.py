@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -119,8 +120,16 @@ def test_digits(tmp_path, monkeypatch):
 def test_protein_methods(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     out = tmp_path / "protein_methods.png"
-    sizes = ["--rows", "100", "--replicates", "2", "--steps", "6", "--children", "1", "4", "--out", str(out)]
-    comparison = importlib.import_module("protein_methods").main(sizes)
+    sizes = ["--rows", "100", "--steps", "6", "--children", "1", "4", "--out", str(out)]
+    main = importlib.import_module("protein_methods").main
+    main([*sizes, "--seeds", "0", "--only", "SMC", "SVDD 8", "curve"])
+    kept = out.with_suffix(".json").read_text(encoding="utf-8")
+    found = main([*sizes, "--seeds", "0", "1"])
     assert out.read_bytes().startswith(b"\x89PNG")
-    assert len(comparison.rows) == 6
-    assert all(row.reward_rows <= 100 for row in comparison.rows)
+    assert len(found["runs"]) == 2 * 7
+    assert all(run["reward_rows"] <= 100 and run["denoiser_rows"] > 0 for run in found["runs"])
+    assert [run["children"] for run in found["curve"]] == [1, 4]
+    # What was kept is not run again.
+    assert all(run in found["runs"] for run in json.loads(kept)["runs"])
+    table = out.with_suffix(".md").read_text(encoding="utf-8")
+    assert all(f"| {name} |" in table for name in ("BestOfN", "NestedSMC 8", "Beam 8, of group"))

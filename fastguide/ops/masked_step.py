@@ -87,7 +87,7 @@ def masked_step(
 
     Raises:
         ValueError: shapes or settings do not fit; a token is outside ``0..V``; a row that is read holds NaN, +inf or a
-            value above 1e9, or forbids every token.
+            value above 1e9, or forbids every token; on ``"triton"``, ``reveal_count`` with L above 32,768.
         IndexError: an ancestor or slot is out of range.
         TypeError: a dtype is not one of those above.
     """
