@@ -154,12 +154,12 @@ def test_digits_are_steered_to_one_of_them():
     images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 8 - 1
     torch.manual_seed(0)
     unet = UNet2DModel(
-        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(32, 48), norm_num_groups=8,
-        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(32, 64), norm_num_groups=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
     scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing")
     optimizer = torch.optim.Adam(unet.parameters(), lr=2e-3)
-    for _ in range(500):
+    for _ in range(700):
         x0, noise = images[torch.randint(len(images), (64,))], torch.randn(64, 1, 8, 8)
         t = torch.randint(1000, (64,))
         loss = torch.nn.functional.mse_loss(unet(scheduler.add_noise(x0, noise, t), t).sample, noise)
@@ -177,11 +177,12 @@ def test_digits_are_steered_to_one_of_them():
     first, second = classifier(0), classifier(1)
     shares = {}
     for guidance in (fg.BestOfN(alpha=0.0), fg.SMC(alpha=0.5), fg.TDS(alpha=0.5), fg.SVDD(alpha=0.5, branch=4)):
-        steering = SteeringCallback(lambda images: first(images)[:, 3], guidance, particles=48)
+        steering = SteeringCallback(lambda images: first(images)[:, 3], guidance, particles=64)
         with steering.on(pipe), torch.no_grad():
-            found = pipe(48 * guidance.branch, num_inference_steps=20, output_type="pt").images
-        assert found.shape == (48, 1, 8, 8)
+            found = pipe(64 * guidance.branch, num_inference_steps=25, output_type="pt").images
+        assert found.shape == (64, 1, 8, 8)
         shares[type(guidance).__name__] = float((second(found).argmax(1) == 3).double().mean())
     assert shares["BestOfN"] < 0.4
-    assert min(shares["SMC"], shares["TDS"]) > 0.7, shares
-    assert shares["SVDD"] > shares["BestOfN"] + 0.15, shares
+    assert min(shares["SMC"], shares["TDS"]) > 0.8, shares
+    # With so few children SVDD stays between the model and the target.
+    assert shares["SVDD"] > shares["BestOfN"] + 0.2, shares
