@@ -1,8 +1,8 @@
 """What a change of import saves: each stand-in against what it stands for, in turn, in one process.
 
 FK steering and DAS are no packages: theirs is the clone where ``FG_PEERS`` names a folder that has one, else the transcription
-in ``tests/adapters/peers.py``; ``particles`` is the installed package. Every row says which. Run with OMP_PROC_BIND=true;
-``--only NAME`` for one case.
+in ``tests/adapters/peers.py``; AlignInversePro and SVDD are transcribed in ``peers_masked.py``; ``particles`` is the installed
+package. Every row says which. Run with OMP_PROC_BIND=true; ``--only NAME`` for one case.
 """
 
 from __future__ import annotations
@@ -166,6 +166,71 @@ def particles_resampling() -> Times:
     return alternate({"fastguide": lambda: ours.systematic(w), "theirs": lambda: rs.systematic(w)})
 
 
+def align_inverse_pro() -> Times:
+    """All of theirs would take minutes: 2 of its 49 steps, which ask the same of networks and reward each, stand for it."""
+    from fastguide.adapters.align_inverse_pro import install
+    from fastguide.rewards import PLDDT
+    from tests.adapters.peers_masked import TheirInterpolant
+    from tests.adapters.peers_mpnn import TheirNetwork, ubiquitin
+
+    model, backbone, plddt = TheirNetwork(), ubiquitin(5), PLDDT(rows=5)
+    reward = lambda X, x, *rest: plddt.soft(x[..., :20])  # noqa: E731, N803
+    settings = (model, *backbone, reward, "stability")
+    ours, theirs = install(TheirInterpolant(50, 0.1)), TheirInterpolant(3, 0.1)
+    times = alternate(
+        {
+            "fastguide": lambda: ours.sample_controlled_SVDD(*settings, repeats=10),
+            "theirs": lambda: theirs.sample_controlled_SVDD(*settings, repeats=10),
+        },
+        rounds=3,
+        budget=1.0,
+    )
+    return Times({**times.seconds, "theirs": {i: s * 49 / 2 for i, s in times.seconds["theirs"].items()}})
+
+
+def svdd_rna() -> Times:
+    """Convolutions of random weights stand for network and reward."""
+    from fastguide.adapters.svdd import install
+    from tests.adapters.peers_masked import TheirDiffusion
+
+    layers = [torch.nn.Conv1d(a, b, 9, padding=4) for a, b in ((5, 64), (64, 64), (64, 64), (64, 4), (4, 64), (64, 1))]
+
+    def network(x: torch.Tensor) -> torch.Tensor:
+        h = torch.nn.functional.one_hot(x, 5).float().transpose(1, 2)
+        for layer in layers[:3]:
+            h = torch.relu(layer(h))
+        return layers[3](h).transpose(1, 2).contiguous()
+
+    def reward(x: torch.Tensor) -> torch.Tensor:
+        return layers[5](torch.relu(layers[4](x))).mean(2)
+
+    models = {
+        "fastguide": install(TheirDiffusion(network, 50, 128, 64)),
+        "theirs": TheirDiffusion(network, 50, 128, 64),
+    }
+
+    def run(name: str) -> Callable[[], Any]:
+        return lambda: models[name].controlled_sample_tweedie(reward, sample_M=10, options="True")
+
+    return alternate({name: run(name) for name in models}, rounds=3, budget=1.0)
+
+
+def blackjax_resampling() -> Times:
+    import blackjax.smc.resampling as theirs
+    import jax
+
+    import fastguide.adapters.blackjax as ours
+
+    n = 2**20
+    key, weights = jax.random.key(0), jax.nn.softmax(jax.random.normal(jax.random.key(1), (n,)))
+
+    def jitted(module: Any) -> Callable[[], Any]:
+        draw = jax.jit(lambda k, w: module.systematic(k, w, n))
+        return lambda: draw(key, weights).block_until_ready()
+
+    return alternate({"fastguide": jitted(ours), "theirs": jitted(theirs)})
+
+
 def source(file: str) -> str:
     """Say what stands for a peer that is no package."""
     return "transcription" if clone(file) is None else "clone"
@@ -177,7 +242,10 @@ CASES: dict[str, tuple[str, Callable[[], Times]]] = {
     "tempering": (f"DAS adaptive tempering, 64 x 1,024 ({source(DAS_UTILS)})", das_tempering),
     "filter": ("particles, bootstrap filter, stochastic volatility, N = 10^6 (installed)", bootstrap_filter),
     "walk": ("particles, bootstrap filter, random walk, N = 10^6 (installed)", random_walk_filter),
+    "blackjax": ("blackjax, systematic resampling under jit, N = 2^20 (installed)", blackjax_resampling),
     "scheme": ("particles, systematic resampling alone, N = 10^6 (installed)", particles_resampling),
+    "align": ("AlignInversePro, SVDD, ProteinMPNN, 1UBI, batch 5, M = 10, 50 times (transcription)", align_inverse_pro),
+    "svdd": ("SVDD, RNA, L = 50, 64 sequences, M = 10, 128 steps, convolutions (transcription)", svdd_rna),
 }
 
 

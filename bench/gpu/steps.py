@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.gpu.jobs import systematic
 from bench.gpu.measure import Device, Job
-from fastguide import ops
+from fastguide import cuda, ops
 from fastguide.values.compiled import PositionWeightMatrix, Quadratic
 
 BETA = 0.5
@@ -65,11 +65,35 @@ def masked_step(device: Device, n: int, length: int, vocab: int) -> Job:
         ancestors = systematic(log_weights + BETA * (values - before), offset)
         return children[ancestors], values[ancestors]
 
+    def fused() -> tuple[Tensor, ...]:
+        children = ops.masked_step(tokens, logits, reveal_probability=reveal, seed=1)[:, 0]
+        values = ops.evaluate(value, ops.masked_mode(children, denoise(children)))
+        out = _reweight_and_move(log_weights, values, before, children)
+        return children, out
+
     found = {f"fastguide {backend}": (lambda backend=backend: ours(backend)) for backend in device.backends}
+    if device.is_gpu and cuda.available():
+        found["fastguide cuda, fused"] = fused
     same = tuple(found)
     found |= {"torch eager": eager, "the denoiser alone": lambda: denoise(tokens)}
     size = {"length": length, "vocab": vocab}
     return Job("guided step", f"masked, L {length}, V {vocab}", n, found, 0, same, (*same, "torch eager"), size)
+
+
+def _reweight_and_move(log_weights: Tensor, values: Tensor, before: Tensor, state: Tensor) -> Tensor:
+    """Weigh, select and move in the launches of one operation; return the values, moved."""
+    from fastguide.cuda.reweight_select import reweight_select
+    from fastguide.triton._launch import new_status
+
+    one = log_weights.new_empty(1, dtype=torch.float64)
+    outputs = (
+        torch.empty_like(log_weights), torch.empty_like(values), values.new_empty(0),
+        values.new_empty(len(values), dtype=torch.int32), values.new_empty(1, dtype=torch.bool), one, one.clone(),
+    )  # fmt: skip
+    inputs = [log_weights, values, before, None, None]
+    status = new_status(values.device)
+    reweight_select(inputs, None, BETA, None, BETA, 0, 1.0, None, 1, 0, outputs, status, [state])
+    return outputs[1]
 
 
 def gaussian_step(device: Device, n: int, shape: tuple[int, ...]) -> Job:

@@ -19,6 +19,13 @@ template <typename T> T* pointer(std::uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
+std::vector<void*> pointers(const std::vector<std::uintptr_t>& addresses) {
+  std::vector<void*> found;
+  for (const std::uintptr_t a : addresses)
+    found.push_back(pointer<void>(a));
+  return found;
+}
+
 fg::cuda::StreamHandle stream(std::uintptr_t handle) {
   return reinterpret_cast<fg::cuda::StreamHandle>(handle);
 }
@@ -60,7 +67,11 @@ PYBIND11_MODULE(FG_MODULE, m) {
            Address previous_betas, double beta, double previous_beta, int rule, double ess_threshold,
            Address seeds, std::uint64_t seed, Address step_at, std::int64_t step, Address new_log_weights,
            Address new_values, Address new_running, Address ancestors, Address resampled,
-           Address log_z_increment, Address ess, Address status, Address workspace, Address on) {
+           Address log_z_increment, Address ess, Address status, Address workspace,
+           const std::vector<Address>& states, const std::vector<std::int64_t>& row_bytes, Address on) {
+          const std::vector<void*> moving = pointers(states);
+          if (moving.size() > cuda::kMostStates)
+            throw pybind11::value_error("states: too many");
           cuda::reweight_select(
               {pointer<const void>(log_weights),
                pointer<const void>(values),
@@ -86,19 +97,17 @@ PYBIND11_MODULE(FG_MODULE, m) {
                pointer<double>(log_z_increment),
                pointer<double>(ess),
                pointer<std::int64_t>(status),
-               pointer<void>(workspace)},
+               pointer<void>(workspace),
+               moving.data(),
+               row_bytes.data(),
+               static_cast<int>(moving.size())},
               stream(on));
         });
   m.def("move", [](const std::vector<Address>& sources, const std::vector<Address>& targets,
                    const std::vector<std::int64_t>& row_bytes, Address ancestors, bool wide_ancestors,
                    std::int64_t groups, std::int64_t rows, std::int64_t draws, bool in_place, Address status,
                    Address on) {
-    std::vector<const void*> from;
-    std::vector<void*> to;
-    for (const Address s : sources)
-      from.push_back(pointer<const void>(s));
-    for (const Address t : targets)
-      to.push_back(pointer<void>(t));
+    const std::vector<void*> from = pointers(sources), to = pointers(targets);
     cuda::move({from.data(), to.data(), row_bytes.data(), static_cast<std::int64_t>(row_bytes.size()),
                 pointer<const void>(ancestors), wide_ancestors, groups, rows, draws, in_place,
                 pointer<std::int64_t>(status)},

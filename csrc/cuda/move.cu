@@ -1,37 +1,21 @@
 // A check of the ancestors, then one launch for up to kMost tensors, which writes nothing once the status is
-// lowered. A block copies kStretch vectors of one tensor, as wide as its rows and
-// addresses allow, four of a thread in flight: a row of 16 bytes and more is read and written once, in whole
-// sectors, and its ancestor is read by the threads of the row from the first-level cache.
+// lowered. A block copies kStretch vectors of one tensor; the ancestor of a row is read by the threads of the
+// row from the first-level cache.
 #include "cuda/move.h"
 
-#include <cstdint>
-#include <stdexcept>
-
-#include "cuda/device.h"
+#include "cuda/copy.h"
 #include "cuda/report.h"
 
 namespace fg::cuda {
 namespace {
 
-constexpr int kThreads = 256, kCopies = 4;
+constexpr int kThreads = 256;
 constexpr std::int64_t kStretch = kThreads * kCopies;
 constexpr int kMost = 32;
 
-struct alignas(16) Bytes16 {
-  std::uint64_t words[2];
-};
-
-struct Tensor {
-  const char* source;
-  char* target;
-  std::int64_t vectors;                     // of a row
-  std::int64_t first_block;                 // of this tensor's blocks
-  std::int64_t stride_rows, stride_vectors; // kThreads vectors on
-  int width;                                // bytes of a vector
-};
-
 struct Tensors {
-  Tensor each[kMost];
+  Moving each[kMost];
+  std::int64_t first_blocks[kMost]; // of each one's blocks
   int count;
 };
 
@@ -41,47 +25,6 @@ template <typename Index> struct Plan {
   bool in_place;
   std::int64_t* status;
 };
-
-template <typename Vector, typename Index>
-__device__ void copy(const Tensor& tensor, const Plan<Index>& plan, std::int64_t block) {
-  const std::int64_t all = plan.groups * plan.draws;
-  const std::int64_t first = block * kStretch;
-  const std::int64_t offset = first % tensor.vectors + threadIdx.x;
-  std::int64_t row = first / tensor.vectors, column = offset;
-  if (offset >= tensor.vectors) {
-    const unsigned skipped =
-        tensor.vectors > kThreads ? 1 : static_cast<unsigned>(offset) / static_cast<unsigned>(tensor.vectors);
-    row += skipped;
-    column = offset - skipped * tensor.vectors;
-  }
-  Vector moved[kCopies];
-  std::int64_t to[kCopies];
-  FG_UNROLL
-  for (int i = 0; i < kCopies; ++i) {
-    to[i] = -1;
-    if (row < all) {
-      const std::int64_t own = plan.groups == 1 ? 0 : row / plan.draws;
-      const std::int64_t slot = row - own * plan.draws;
-      const std::int64_t ancestor = static_cast<std::int64_t>(plan.ancestors[row]);
-      if (!plan.in_place || ancestor != slot) {
-        to[i] = row * tensor.vectors + column;
-        moved[i] = reinterpret_cast<const Vector*>(
-            tensor.source)[(own * plan.rows + ancestor) * tensor.vectors + column];
-      }
-    }
-    row += tensor.stride_rows;
-    column += tensor.stride_vectors;
-    if (column >= tensor.vectors) {
-      column -= tensor.vectors;
-      ++row;
-    }
-  }
-  FG_UNROLL
-  for (int i = 0; i < kCopies; ++i) {
-    if (to[i] >= 0)
-      reinterpret_cast<Vector*>(tensor.target)[to[i]] = moved[i];
-  }
-}
 
 template <typename Index>
 __global__ void __launch_bounds__(kThreads) check_ancestors(const Plan<Index> plan) {
@@ -101,50 +44,35 @@ __global__ void __launch_bounds__(kThreads) gather(const Tensors tensors, const 
   if (plan.status[kOutOfRange] != kNever || plan.status[kInvalidValue] != kNever)
     return;
   int t = 0;
-  while (t + 1 < tensors.count && tensors.each[t + 1].first_block <= blockIdx.x)
+  while (t + 1 < tensors.count && tensors.first_blocks[t + 1] <= blockIdx.x)
     ++t;
-  const Tensor tensor = tensors.each[t];
-  const std::int64_t block = blockIdx.x - tensor.first_block;
-  switch (tensor.width) {
-  case 16:
-    return copy<Bytes16>(tensor, plan, block);
-  case 8:
-    return copy<std::uint64_t>(tensor, plan, block);
-  case 4:
-    return copy<std::uint32_t>(tensor, plan, block);
-  case 2:
-    return copy<std::uint16_t>(tensor, plan, block);
-  default:
-    return copy<std::uint8_t>(tensor, plan, block);
-  }
-}
-
-int width_of(const void* source, const void* target, std::int64_t row_bytes) {
-  const auto bits = reinterpret_cast<std::uintptr_t>(source) | reinterpret_cast<std::uintptr_t>(target) |
-                    static_cast<std::uintptr_t>(row_bytes) | 16u;
-  return static_cast<int>(bits & -bits);
+  const std::int64_t all = plan.groups * plan.draws;
+  const auto way_of = [&](std::int64_t row) -> Way {
+    if (row >= all)
+      return {0, -1};
+    const std::int64_t group = plan.groups == 1 ? 0 : row / plan.draws;
+    const std::int64_t ancestor = static_cast<std::int64_t>(plan.ancestors[row]);
+    const bool stays = plan.in_place && ancestor == row - group * plan.draws;
+    return {group * plan.rows + ancestor, stays ? -1 : row};
+  };
+  copy_stretch<kThreads>(tensors.each[t], (blockIdx.x - tensors.first_blocks[t]) * kStretch, way_of);
 }
 
 template <typename Index> void run(const MoveArgs& a, StreamHandle stream) {
   const Plan<Index> plan{
       static_cast<const Index*>(a.ancestors), a.groups, a.rows, a.draws, a.in_place, a.status};
-  launch(check_ancestors<Index>, (a.groups * a.draws + kThreads - 1) / kThreads, kThreads, stream, plan);
+  const std::int64_t all = a.groups * a.draws;
+  launch(check_ancestors<Index>, (all + kThreads - 1) / kThreads, kThreads, stream, plan);
   for (std::int64_t first = 0; first < a.tensors; first += kMost) {
     Tensors tensors{};
     std::int64_t blocks = 0;
     for (std::int64_t t = first; t < a.tensors && t < first + kMost; ++t) {
       if (a.row_bytes[t] == 0)
         continue;
-      const int width = width_of(a.sources[t], a.targets[t], a.row_bytes[t]);
-      const std::int64_t vectors = a.row_bytes[t] / width;
-      tensors.each[tensors.count++] = {static_cast<const char*>(a.sources[t]),
-                                       static_cast<char*>(a.targets[t]),
-                                       vectors,
-                                       blocks,
-                                       kThreads / vectors,
-                                       kThreads % vectors,
-                                       width};
-      blocks += (a.groups * a.draws * vectors + kStretch - 1) / kStretch;
+      const Moving moving = make_moving(a.sources[t], a.targets[t], a.row_bytes[t]);
+      tensors.each[tensors.count] = moving;
+      tensors.first_blocks[tensors.count++] = blocks;
+      blocks += (all * moving.vectors + kStretch - 1) / kStretch;
     }
     launch(gather<Index>, blocks, kThreads, stream, tensors, plan);
   }

@@ -11,9 +11,9 @@ namespace fg::cuda {
 // Out of range: flat index of the ancestor; invalid value: in place, the flat index of one that names a row
 // which does not keep its place. Nothing is written then, nor where the status has such a word already.
 struct MoveArgs {
-  const void* const* sources; // one [groups * rows, row_bytes] block a tensor
-  void* const* targets;       // one [groups * draws, row_bytes] block a tensor: distinct from its source, or,
-                              // all of them, the sources themselves (draws = rows)
+  void* const* sources; // one [groups * rows, row_bytes] block a tensor
+  void* const* targets; // one [groups * draws, row_bytes] block a tensor: distinct from its source, or,
+                        // all of them, the sources themselves (draws = rows)
   const std::int64_t* row_bytes; // bytes of a row, a tensor
   std::int64_t tensors;          // all three in the host's memory
   const void* ancestors;         // [groups, draws]

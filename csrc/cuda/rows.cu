@@ -136,6 +136,16 @@ __device__ void write_ancestors(const Job& job, Ids<threads, items>& ids, std::i
         static_cast<Real*>(job.reweight.new_log_weights)[offset + first + i] = 0;
     }
   }
+  // A row that is read keeps its place, so nobody writes it.
+  const auto way_of = [&](std::int64_t i) -> Way {
+    if (i >= n || ids[static_cast<int>(i)] == first + i)
+      return {0, -1};
+    return {offset + ids[static_cast<int>(i)], offset + first + i};
+  };
+  for (int t = 0; reweight && drawn && t < job.state_count; ++t) {
+    for (std::int64_t v = 0; v < n * job.states[t].vectors; v += threads * kCopies)
+      copy_stretch<threads>(job.states[t], v, way_of);
+  }
 }
 
 // ---- Rows of one block of items ----

@@ -7,6 +7,7 @@
 // before. Beyond kFew blocks sums are folded once, in a launch between.
 #pragma once
 
+#include "cuda/copy.h"
 #include "cuda/select.h"
 
 namespace fg::cuda {
@@ -27,6 +28,8 @@ struct Job {
   const bool* resampled; // [rows], or null: every row that can be drawn from is
   ReweightSelectArgs reweight; // of which `groups` is 0 where log-weights are given as they are
   Movement values, running;
+  Moving states[kMostStates]; // that the last launch moves in place, a tile of slots by a block
+  int state_count;
 };
 
 std::int64_t rows_bytes(std::int64_t rows, std::int64_t items, std::int64_t draws, bool slots);

@@ -55,7 +55,13 @@ struct ReweightSelectArgs {
   double* ess;             // [groups]
   std::int64_t* status;
   void* workspace;
+  // States [groups * items, row_bytes] that move in place with the particles, up to kMostStates of them.
+  void* const* states;           // the arrays of addresses and
+  const std::int64_t* row_bytes; // sizes are in the host's memory
+  int state_count;
 };
+
+constexpr int kMostStates = 8;
 
 std::int64_t select_bytes(std::int64_t rows, std::int64_t items, std::int64_t draws, bool slots);
 void select(const SelectArgs& args, StreamHandle stream);

@@ -4,9 +4,9 @@ r"""The samplers of AlignInversePro's ``Interpolant`` (``fmif/fm_utils.py``), on
 
 or, on an interpolant that exists already, ``install(noise_interpolant)``; all calls stay as they are.
 Each function here takes the interpolant where the method has ``self``, then the method's own arguments, and returns
-``(tokens [B, L], prot_traj, clean_traj)``. ``model`` and ``reward_model`` are the user's own. One pass of the network a step
-serves the values of this step and the draws of the next, for all candidates at once and each distinct state once; a reward is
-asked once of each clean sequence. What is right here and not there:
+``(tokens [B, L], prot_traj, clean_traj)``. ``model`` and ``reward_model`` are the user's own. Each
+distinct state is asked of the network once, for the value of a step and the draws of the next, and each distinct clean sequence
+of a reward: in calls of B rows on a CPU, in one elsewhere. What is right here and not there:
 
 - the tokens returned are the sampled ones (theirs: the network's most probable ones *before* the last update);
 - SVDD and nested sampling have a temperature ``alpha``; 0, the best child, is SVDD's default as it is theirs. Nested sampling
@@ -21,9 +21,9 @@ asked once of each clean sequence. What is right here and not there:
 ``compat=True`` does as they do in all but the last. Rows may have backbones of their own, except where they compete (SMC and
 nested sampling). ``do_purity`` is refused. Random numbers follow ``torch.manual_seed``.
 
-AlignInversePro's own network (``ProteinMPNNFMIF``), wrapped or not, is run by `fastguide.models.protein_mpnn.unordered` where
-it is on the CPU, in evaluation mode, and says of three states of the backbone what our code says; any other model is called as
-it is. ``model`` may also be a `fastguide.models.ProteinMPNN` of a design in which every residue is free. It never draws X.
+Their own network (``ProteinMPNNFMIF``), wrapped or not, is run by `fastguide.models.protein_mpnn.unordered` where it is on the
+CPU, in evaluation mode, and says of three states of the backbone what our code says; any other model is called as it is.
+``model`` may also be a `fastguide.models.ProteinMPNN` of a design in which every residue is free; that never draws X.
 
 Source: Uehara et al., 2501.09685.
 """
@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastguide.adapters._masked import Decoded, KeptProcess, TokenReward, decode, svdd, unguided
+from fastguide.adapters._masked import Decoded, KeptProcess, TokenReward, decode, in_batches, svdd, unguided
 from fastguide.adapters._masked_peers import Loop, Seen
 from fastguide.adapters._protein_mpnn import recognize
 from fastguide.adapters._seeds import torch_seed
@@ -94,10 +94,17 @@ class Network(Denoiser):
         """Return logits ``[n, L, 21]`` of tokens ``[n, L]``, or of weights of them ``[n, L, 22]``."""
         assert state is not None
         row = state if rows is None else state[rows]
-        out = self.backbones.take(row).ask(self.model, x)
-        if out.shape != (*x.shape[:2], MASK + 1):
-            raise ValueError(f"model: expected log-probabilities [{len(x)}, {x.shape[1]}, 22], got {list(out.shape)}")
-        return Prediction(out[..., :MASK].to("cpu", torch.float32), row)
+        expected = [x.shape[1], MASK + 1]
+
+        def ask(some: Tensor) -> Tensor:
+            out = self.backbones.take(row[some]).ask(self.model, x[some])
+            if list(out.shape) != [len(some), *expected]:
+                raise ValueError(
+                    f"model: expected log-probabilities {[len(some), *expected]}, got shape {list(out.shape)}"
+                )
+            return out[..., :MASK].to("cpu", torch.float32)
+
+        return Prediction(in_batches(ask, len(x), len(self.backbones.mask), self.backbones.X.device), row)
 
     def key(self, x: Tensor, state: Tensor, rows: Tensor | None = None) -> Tensor:
         """Return tokens and row."""
@@ -178,17 +185,23 @@ class _Task:
     def score(self, reward_model: Any, reward_name: str) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the reward of tokens ``[n, L]`` on the backbones of rows ``[n]``."""
 
+        device = self.backbones.X.device
+
         def ask(x0: Tensor, row: Tensor) -> Tensor:
-            x0 = x0.to(self.backbones.X.device)
             if reward_name == "stability":
-                found = self.backbones.take(row).ask(reward_model, F.one_hot(x0, MASK + 1).float())
+                one_hot = F.one_hot(x0.to(device), MASK + 1).float()
+
+                def some(rows: Tensor) -> Tensor:
+                    return self.backbones.take(row[rows]).ask(reward_model, one_hot[rows]).detach().reshape(-1)
+
+                found = in_batches(some, len(x0), self.batch, device)
             elif reward_name == "LDDT":
-                found = reward_model.cal_reward(x0)
+                found = torch.as_tensor(reward_model.cal_reward(x0.to(device)))
             elif reward_name == "scRMSD":
-                found = -torch.as_tensor(reward_model.cal_rmsd_reward(x0))
+                found = -torch.as_tensor(reward_model.cal_rmsd_reward(x0.to(device)))
             else:
-                found = -torch.as_tensor(reward_model.calculate_energy(x0))
-            return torch.as_tensor(found).detach().reshape(-1).to("cpu", torch.float64)
+                found = -torch.as_tensor(reward_model.calculate_energy(x0.to(device)))
+            return found.detach().reshape(-1).to("cpu", torch.float64)
 
         if reward_name not in ("stability", "LDDT", "scRMSD", "stability_rosetta"):
             raise ValueError(

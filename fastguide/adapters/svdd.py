@@ -4,8 +4,8 @@ r"""The controlled samplers of SVDD's DNA and RNA models (``diffusion_gosai.py``
     svdd.install(model.ref_model)        # the one line more; all calls stay as they are
 
 Each function takes the model where the method has ``self``, then the method's own arguments, and returns tokens ``[B, L]``.
-All candidates of a step are one batch, each distinct state once; the network is asked once a step, and so is a reward of each
-distinct clean sequence. What is right here and not there:
+Each distinct state is asked of the network once, for the value of a step and the draws of the next, and each distinct clean
+sequence of a reward: in calls of B rows on a CPU, in one elsewhere. What is right here and not there:
 
 - `controlled_sample_TDS` is guided by the reward's gradient, which it corrects for (theirs has none), weighs in logarithms,
   resamples when the effective sample size asks for it and carries weights otherwise; sequences returned are of equal weight;
@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastguide.adapters._masked import KeptProcess, TokenReward, decode, svdd, unguided
+from fastguide.adapters._masked import KeptProcess, TokenReward, decode, in_batches, svdd, unguided
 from fastguide.adapters._masked_peers import Loop, Seen
 from fastguide.adapters._seeds import torch_seed
 from fastguide.guidance.classifier import ClassifierGuidance
@@ -52,8 +52,8 @@ class Network(Denoiser):
 
     differentiable = True
 
-    def __init__(self, model: Any, eps: float) -> None:
-        self.model, self.eps = model, eps
+    def __init__(self, model: Any, eps: float, batch: int) -> None:
+        self.model, self.eps, self.batch = model, eps, batch
 
     def sigma(self, t: Tensor) -> Tensor:
         """Return their noise ``[n]`` at our levels ``[n]``."""
@@ -68,12 +68,15 @@ class Network(Denoiser):
     def __call__(self, x: Tensor, t: Tensor | None = None, state: Any = None, rows: Tensor | None = None) -> Prediction:
         """Return log-probabilities ``[n, L, V]`` of tokens ``[n, L]``, or of weights of them ``[n, L, V + 1]``."""
         assert t is not None
-        there, sigma = x.to(self.model.device), self.sigma(t)
-        if x.is_floating_point():
-            out = self.model.forward2(there, there.argmax(-1), sigma)
-        else:
-            out = self.model.forward(there, sigma)
-        return Prediction(out[..., : self.model.mask_index].to("cpu", torch.float32))
+        sigma, model = self.sigma(t), self.model
+
+        def ask(some: Tensor) -> Tensor:
+            there, noise = x[some].to(model.device), sigma[some.to(sigma.device)]
+            soft = x.is_floating_point()
+            out = model.forward2(there, there.argmax(-1), noise) if soft else model.forward(there, noise)
+            return out[..., : model.mask_index].to("cpu", torch.float32)  # type: ignore[no-any-return]
+
+        return Prediction(in_batches(ask, len(x), self.batch, torch.device(model.device)))
 
 
 class OfState:
@@ -104,7 +107,7 @@ class _Task:
         self.batch = config.loader.eval_batch_size if eval_sp_size is None else eval_sp_size
         steps = config.sampling.steps if num_steps is None else num_steps
         self.vocab = int(model.mask_index)
-        self.network = Network(model, eps)
+        self.network = Network(model, eps, self.batch)
         whole = float(self.network.masked(torch.ones(1)))
 
         def revealed(t: float) -> float:
@@ -147,7 +150,11 @@ class _Task:
                 return _first(reward_model(self.model.transform_samples_saluki(rows).float()))
             return _first(reward_model(rows.float().transpose(1, 2)))
 
-        return ask
+        return lambda x0: self.in_batches(ask, x0)
+
+    def in_batches(self, ask: Score, x: Tensor) -> Tensor:
+        """Return what a network says of tokens ``[n, L]``."""
+        return in_batches(lambda rows: ask(x[rows]), len(x), self.batch, torch.device(self.model.device))
 
     def soft(self, reward_model: Any) -> Score:
         """Return the reward of weights of tokens ``[n, L, V]``, with gradients."""
@@ -191,9 +198,10 @@ def controlled_sample(
     """
     task = _Task(model, num_steps, eps, eval_sp_size)
 
-    def score(x: Tensor) -> Tensor:
+    def ask(x: Tensor) -> Tensor:
         return _first(pre_scorer_head(pre_scorer_embedding(task.one_hot(x).float())))
 
+    score = partial(task.in_batches, ask)
     if not compat:
         return task.run(svdd(alpha, sample_M), score, value=OfState())
     return _best_of_state(task, score, sample_M)

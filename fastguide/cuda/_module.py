@@ -1,4 +1,4 @@
-"""The extension ``fastguide._cuda``: whether it is there, what it can do, addresses and streams."""
+"""The extension ``fastguide._cuda``: whether it is there, what it can do, and how it is called."""
 
 from __future__ import annotations
 
@@ -69,9 +69,15 @@ def address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 
 
-def stream(device: torch.device) -> int:
-    """Return the handle of the current stream of ``device``."""
-    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+def call(function: Callable[..., None], device: torch.device, *arguments: Any) -> None:
+    """Call a function of the extension on the current stream of ``device``, which it takes last."""
+    if device.type != "cuda":
+        function(*arguments, 0)
+    elif device.index == torch.cuda.current_device():
+        function(*arguments, torch.cuda.current_stream().cuda_stream)
+    else:
+        with torch.cuda.device(device):
+            function(*arguments, torch.cuda.current_stream().cuda_stream)
 
 
 def workspace(bytes: int, device: torch.device) -> Tensor:

@@ -24,7 +24,9 @@ def move(
     """
     groups, draws = ancestors.shape
     addresses = [s.data_ptr() for s in sources]
-    _module.module().move(
+    _module.call(
+        _module.module().move,
+        ancestors.device,
         addresses,
         addresses if in_place else [t.data_ptr() for t in targets],
         [s.nbytes // max(1, groups * rows) for s in sources],
@@ -35,5 +37,4 @@ def move(
         draws,
         in_place,
         status.data_ptr(),
-        _module.stream(ancestors.device),
     )

@@ -24,8 +24,9 @@ def reweight_select(
     step: int | Tensor,
     outputs: Sequence[Tensor],
     status: Tensor,
+    states: Sequence[Tensor] = (),
 ) -> None:
-    """Update weights and select.
+    """Update weights, select, and let states follow: in the launches of selection, where those fill the device.
 
     Args:
         inputs: log-weights, values, previous values, log-ratio and running values, contiguous ``[N]`` or ``[G, N]``.
@@ -33,6 +34,7 @@ def reweight_select(
         outputs: log-weights, values, running values, ancestors, resampled, log-Z increment and effective sample size.
         step: a number, or an int64 tensor ``[1]`` on the device.
         status: int64 ``[5]``, see `fastguide.triton`.
+        states: up to 8 contiguous tensors ``[G * N, ...]`` to move in place.
     """
     log_weights, running = inputs[0], inputs[4]
     assert log_weights is not None
@@ -41,7 +43,9 @@ def reweight_select(
     if seeds is not None:
         seeds = seeds.contiguous()
     workspace = _module.workspace(cuda.select_bytes(groups, items, items, True), device)
-    cuda.reweight_select(
+    _module.call(
+        cuda.reweight_select,
+        device,
         *map(address, inputs),
         0 if running is None else running.element_size(),
         log_weights.dtype is torch.float64,
@@ -57,5 +61,6 @@ def reweight_select(
         *map(address, outputs),
         status.data_ptr(),
         workspace.data_ptr(),
-        _module.stream(device),
+        [x.data_ptr() for x in states],
+        [x.nbytes // log_weights.numel() for x in states],
     )

@@ -34,7 +34,9 @@ def select(
     if seeds is not None:
         seeds = seeds.contiguous()
     workspace = _module.workspace(cuda.select_bytes(rows, items, k, slots), device)
-    cuda.select(
+    _module.call(
+        cuda.select,
+        device,
         log_weights.data_ptr(),
         log_weights.dtype is torch.float64,
         rows,
@@ -49,5 +51,4 @@ def select(
         ess.data_ptr(),
         status.data_ptr(),
         workspace.data_ptr(),
-        _module.stream(device),
     )

@@ -28,7 +28,9 @@ def unique(
     """
     cuda, count = _module.module(), len(rows)
     workspace = _module.workspace(cuda.unique_bytes(count), rows.device)
-    cuda.unique(
+    _module.call(
+        cuda.unique,
+        rows.device,
         rows.data_ptr(),
         count,
         rows.nbytes // count,
@@ -38,5 +40,4 @@ def unique(
         counts.data_ptr(),
         distinct.data_ptr(),
         workspace.data_ptr(),
-        _module.stream(rows.device),
     )

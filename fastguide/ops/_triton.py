@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,23 +41,35 @@ def _tell(name: str, keep: bool, words: Tensor) -> Exception | None:
     return None
 
 
+def launcher(
+    name: str, x: Tensor, arguments: Sequence[Any], *, module: str | None = None, backend: str = "triton"
+) -> Callable[..., None]:
+    """Return what launches the kernels of operation ``name``, if they can run on tensors where ``x`` is.
+
+    Args:
+        arguments: of the launcher; there may be more.
+        module: the module of ``fastguide.triton`` that holds it, where it is not named as the operation.
+        backend: with ``"cuda"``, that of ``fastguide.cuda``, if it has kernels for these arguments.
+    """
+    if backend == "cuda" and x.is_cuda and (launch := cuda.launcher(name, arguments)) is not None:
+        return launch
+    of_triton: Callable[..., None] = getattr(_load(module or name), name)
+    _load("_launch").require(name, x)
+    return of_triton
+
+
 def run(
     name: str, x: Tensor, *arguments: Any, keep: bool = False, module: str | None = None, backend: str = "triton"
 ) -> tuple[int, int]:
     """Launch the kernels of operation ``name``, and return a status code and index as the compiled kernels do.
 
     Args:
-        x: the tensor that decides where to run; the first argument of the error if nothing can run there.
-        arguments: of ``fastguide.triton.<name>.<name>``, less the status, which comes last.
+        x: a tensor of those the kernels run on.
+        arguments: of the `launcher`, less the status, which comes last.
         keep: whether degenerate rows are no error.
-        module: the module that holds the launcher, where it is not named as the operation.
-        backend: with ``"cuda"``, those of ``fastguide._cuda`` are launched, if it has any for these arguments.
+        module, backend: as for the `launcher`.
     """
-    launch = cuda.launcher(name, arguments) if backend == "cuda" and x.is_cuda else None
-    if launch is None:
-        launch = getattr(_load(module or name), name)
-    launching = _load("_launch")
-    launching.require(name, x)
+    launch, launching = launcher(name, x, arguments, module=module, backend=backend), _load("_launch")
     later = pending()
     if later is not None:
         make, read = partial(launching.new_status, x.device), partial(_tell, name, keep)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _arrays, _checks, _library, _native
+from fastguide.ops import _arrays, _checks, _library, _native, _triton
 from fastguide.reference import move as _reference
 
 
@@ -46,7 +46,7 @@ def move(
             only rows without offspring are written.
         out: a tensor for a tensor, as many for a sequence: contiguous ``[G * K, ...]`` of the dtypes of the sources and
             apart from them, to write into and return.
-        backend: ``"cpu"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
+        backend: ``"cpu"``, ``"triton"``, ``"cuda"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
 
     Returns:
         ``[G * K, ...]`` for each source: a tensor for a tensor, a list for a sequence.
@@ -126,20 +126,32 @@ def _launch(
     rows = sources[0].shape[0] // groups
     if targets is not None:
         _checks.apart("out", targets, (*sources, ancestors))
-    if config.choose_backend(ancestors.device, backend) == "torch":
+    backend = config.choose_backend(ancestors.device, backend, cuda=True)
+    if backend == "torch":
         _raise(*_reference.check_ancestors(ancestors, rows, False), ancestors, rows)
         moved = _reference.move([s.detach() for s in sources], ancestors, rows)
         return moved if targets is None else [t.copy_(m) for t, m in zip(targets, moved, strict=True)]
-    _checks.on_cpu("tensors", ancestors)
     sources = [_native.plain(s) for s in sources]
     if targets is None:
         if draws == rows:
             targets = [torch.empty_like(s) for s in sources]
         else:
             targets = [s.new_empty((groups * draws, *s.shape[1:])) for s in sources]
-        _native.advise_huge_pages(*targets)
-    _raise(*_native.move(sources, targets, ancestors, rows, False), ancestors, rows)
+        if backend == "cpu":
+            _native.advise_huge_pages(*targets)
+    _run(sources, targets, ancestors, rows, False, backend)
     return targets
+
+
+def _run(
+    sources: list[Tensor], targets: list[Tensor], ancestors: Tensor, rows: int, in_place: bool, backend: str
+) -> None:
+    if backend == "cpu":
+        _checks.on_cpu("tensors", ancestors)
+        status = _native.move(sources, targets, ancestors, rows, in_place)
+    else:
+        status = _triton.run("move", ancestors, sources, targets, ancestors, rows, in_place, backend=backend)
+    _raise(*status, ancestors, rows)
 
 
 def _launch_in_place(sources: list[Tensor], ancestors: Tensor, backend: str | None) -> None:
@@ -154,13 +166,13 @@ def _launch_in_place(sources: list[Tensor], ancestors: Tensor, backend: str | No
             raise ValueError(f"tensors[{i}]: in place expects a contiguous tensor, got strides {list(tensor.stride())}")
         if tensor.requires_grad:
             raise ValueError(f"tensors[{i}]: requires a gradient, which a move in place would spoil; detach it or copy")
-    if config.choose_backend(ancestors.device, backend) == "torch":
+    backend = config.choose_backend(ancestors.device, backend, cuda=True)
+    if backend == "torch":
         _raise(*_reference.check_ancestors(ancestors, rows, True), ancestors, rows)
         for source, moved in zip(sources, _reference.move(sources, ancestors, rows), strict=True):
             source.copy_(moved)
     else:
-        _checks.on_cpu("tensors", ancestors)
-        _raise(*_native.move(sources, sources, ancestors, rows, True), ancestors, rows)
+        _run(sources, sources, ancestors, rows, True, backend)
 
 
 def _fake(sources: list[Tensor], ancestors: Tensor, backend: str | None) -> list[Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastguide import config
-from fastguide.ops import _arrays, _checks, _library, _native
+from fastguide.ops import _arrays, _checks, _library, _native, _triton
 from fastguide.reference import unique as _reference
 
 
@@ -38,7 +38,7 @@ def unique(rows: Tensor, *, backend: str | None = None) -> Unique:
 
     Args:
         rows: ``[N, ...]`` of any dtype.
-        backend: ``"cpu"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
+        backend: ``"cpu"``, ``"triton"``, ``"cuda"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
 
     Raises:
         ValueError: ``rows`` is a scalar.
@@ -57,11 +57,18 @@ def _launch(rows: Tensor, backend: str | None) -> tuple[Tensor, Tensor, Tensor]:
     if rows.numel() == 0:
         inverse = torch.zeros(count, dtype=torch.int64, device=rows.device)
         return torch.zeros_like(inverse[:1]), inverse, torch.full_like(inverse[:1], count)
-    if config.choose_backend(rows.device, backend) == "torch":
+    backend = config.choose_backend(rows.device, backend, cuda=True)
+    if backend == "torch":
         return _reference.unique(rows.detach().reshape(count, -1).view(torch.uint8))
-    _checks.on_cpu("rows", rows)
     representatives = rows.new_empty(count, dtype=torch.int64)
     inverse, counts = torch.empty_like(representatives), torch.empty_like(representatives)
+    if backend != "cpu":
+        number = torch.empty_like(representatives[:1])
+        arguments = rows, representatives, inverse, counts, number
+        _triton.launcher("unique", rows, arguments, backend=backend)(*arguments)
+        distinct = int(number)
+        return representatives[:distinct], inverse, counts[:distinct]
+    _checks.on_cpu("rows", rows)
     code, _, distinct = _native.unique(rows, representatives, inverse, counts)
     if code == _native.OUT_OF_RANGE:
         raise ValueError(f"rows: {count} rows are more than the 2^32 - 2 that can be told apart; split them")

@@ -48,10 +48,30 @@ def read_status(status: Tensor) -> tuple[int, int]:
     words = status.tolist()
     if words[0] != NEVER:
         return words[0] & 7, (words[0] & 2**61 - 1) >> 3
-    for code in (INVALID_VALUE, OUT_OF_RANGE, DEGENERATE):
+    for code in (OUT_OF_RANGE, INVALID_VALUE, DEGENERATE):
         if words[code] != NEVER:
             return code, words[code]
     return 0, -1
+
+
+_WORDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
+
+
+def words_of(rows: int, *tensors: Tensor) -> tuple[int, list[Tensor]]:
+    """Return contiguous tensors of one dtype as flat integers of up to 8 bytes, and how many of them one row has.
+
+    Args:
+        rows: of the first tensor.
+        tensors: not empty. The integers are as wide as every row and address allows.
+    """
+    row_bytes = tensors[0].nbytes // rows
+    flat = [x.detach().reshape(-1).view(torch.uint8) for x in tensors]
+    size = next(s for s in _WORDS if row_bytes % s == 0 and all(_aligned(x, s) for x in flat))
+    return row_bytes // size, [x.view(_WORDS[size]) for x in flat]
+
+
+def _aligned(x: Tensor, size: int) -> bool:
+    return x.data_ptr() % size == 0 and x.storage_offset() % size == 0
 
 
 def power_of_two(n: int) -> int:

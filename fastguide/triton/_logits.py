@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from fastguide.reference.categorical import TOKEN_BLOCK as _BLOCK
-from fastguide.triton._launch import cdiv, power_of_two
+from fastguide.triton._launch import cdiv, interpreted, power_of_two
 from fastguide.triton._particles import tile_size
 from fastguide.triton.numerics.blocks import shift as shift_by
 from fastguide.triton.numerics.exp import MAX_LOG_WEIGHT, scaled_weight
@@ -18,7 +18,6 @@ from fastguide.triton.numerics.philox import mulhi64
 from fastguide.triton.numerics.tokens import (
     LEAST_KEY,
     NO_EXPONENT,
-    OK,
     TOKEN_BLOCK,
     block_threshold,
     invalid_values,
@@ -30,32 +29,43 @@ from fastguide.triton.numerics.tokens import (
     weigh,
 )
 
+_INTERPRETED_BLOCKS = 32
+
 
 @triton.jit
 def read_rows(logits, bias, shift, inside, inverse_temperature, top_k, top_p, CUT: tl.constexpr):
-    """Read rows ``[R, B]`` from pointers (``bias`` and ``shift`` may be None) and return what may be drawn, and codes ``[R]``.
+    """Read rows ``[R, B]`` from pointers (``bias`` and ``shift`` may be None): what may be drawn, largest values, codes.
 
-    A token that is forbidden, cut or padding is -inf.
+    A token that is forbidden, cut or padding is -inf. A row that forbids all of its tokens does so with a shift too, so the
+    code of what is left tells of both.
     """
     y = scale_logits(logits, bias, inside, inverse_temperature)
-    codes = row_codes(tl.max(invalid_values(y).to(tl.int32), 1) > 0, tl.max(y, 1))
+    invalid = invalid_values(y)
     if CUT:
         least = tl.maximum(block_threshold(y, top_k, top_p), -MAX_LOG_WEIGHT)
         y = tl.where(y >= least[:, None], y, float("-inf"))
     else:
         y = tl.where(y >= -MAX_LOG_WEIGHT, y, float("-inf"))
     if shift is not None:
-        y, shifted = shift_rows(y, shift, inside)
-        codes = tl.where(codes == OK, shifted, codes)
-    return y, codes
+        y = _add_shift(y, shift)
+        invalid = invalid | invalid_values(y)
+    most = tl.max(y, 1)
+    return y, most, row_codes(tl.max(invalid.to(tl.int32), 1) > 0, most)
 
 
 @triton.jit
-def shift_rows(y, shift, inside):
-    """Return rows ``[R, B]`` plus a shift, from pointers, where they are not -inf, and the codes of the sums."""
+def _add_shift(y, shift):
+    """Return ``y`` plus a shift, from pointers, where it is not -inf."""
     alive = y > float("-inf")
-    y = tl.where(alive, y + tl.load(shift, mask=inside & alive, other=0.0), float("-inf"))
-    return y, row_codes(tl.max(invalid_values(y).to(tl.int32), 1) > 0, tl.max(y, 1))
+    return tl.where(alive, y + tl.load(shift, mask=alive, other=0.0), float("-inf"))
+
+
+@triton.jit
+def shift_rows(y, shift):
+    """Return rows ``[R, B]`` plus a shift, from pointers, where they are not -inf, largest values and codes."""
+    y = _add_shift(y, shift)
+    most = tl.max(y, 1)
+    return y, most, row_codes(tl.max(invalid_values(y).to(tl.int32), 1) > 0, most)
 
 
 @triton.jit
@@ -72,32 +82,28 @@ def _read_blocks(logits, bias, first, vocab, inverse_temperature, C: tl.constexp
 def wide_blocks(logits, bias, shift, vocab, inverse_temperature, least, N: tl.constexpr, C: tl.constexpr):
     """Read a row and return exponents and sums ``[N, C]`` of its blocks, its largest value and its code.
 
-    Tokens below ``least`` are left out, the others shifted; the code is of the row as it is, then of what is left of it.
+    Tokens below ``least`` are left out, the others shifted; as in `read_rows`, the code tells of before and after.
     """
     exponents = tl.full([N, C], NO_EXPONENT, tl.int64)
     sums = tl.zeros([N, C], tl.int64)
-    most_before = tl.full([C], float("-inf"), tl.float32)
-    most_after = tl.full([C], float("-inf"), tl.float32)
-    invalid_before = tl.zeros([C], tl.int32)
-    invalid_after = tl.zeros([C], tl.int32)
+    most = tl.full([C], float("-inf"), tl.float32)
+    invalid = tl.zeros([C, TOKEN_BLOCK], tl.int32)
     for i in range(N):
         y, v = _read_blocks(logits, bias, i * C, vocab, inverse_temperature, C)
-        most_before = tl.maximum(most_before, tl.max(y, 1))
-        invalid_before = tl.maximum(invalid_before, tl.max(invalid_values(y).to(tl.int32), 1))
+        invalid = invalid | invalid_values(y).to(tl.int32)
         y = tl.where(y >= least, y, float("-inf"))
         if shift is not None:
-            alive = y > float("-inf")
-            y = tl.where(alive, y + tl.load(shift + v, mask=alive, other=0.0), float("-inf"))
-            invalid_after = tl.maximum(invalid_after, tl.max(invalid_values(y).to(tl.int32), 1))
-        most_after = tl.maximum(most_after, tl.max(y, 1))
-        _, exponent, total = weigh(y)
+            y = _add_shift(y, shift + v)
+            invalid = invalid | invalid_values(y).to(tl.int32)
+        of_block = tl.max(y, 1)
+        most = tl.maximum(most, of_block)
+        _, exponent, total = weigh(y, of_block)
         here = tl.arange(0, N)[:, None] == i
         exponents = tl.where(here, exponent[None, :], exponents)
         sums = tl.where(here, total[None, :], sums)
-    most = tl.max(most_after, 0)
-    code = row_codes(tl.max(invalid_before, 0) > 0, tl.max(most_before, 0))
-    code = tl.where(code == OK, row_codes(tl.max(invalid_after, 0) > 0, most), code)
-    return exponents, sums, most, code
+    largest = tl.max(most, 0)
+    code = row_codes(tl.max(tl.max(invalid, 1), 0) > 0, largest)
+    return exponents, sums, largest, code
 
 
 @triton.jit
@@ -160,8 +166,7 @@ def draw_wide(
     y, v = _read_blocks(logits, bias, block, vocab, inverse_temperature, 1)
     y = tl.where(y >= least, y, float("-inf"))
     if shift is not None:
-        alive = y > float("-inf")
-        y = tl.where(alive, y + tl.load(shift + v, mask=alive, other=0.0), float("-inf"))
+        y = _add_shift(y, shift + v)
     prefix = tl.cumsum(tl.reshape(scaled_weight(y, exponent), [TOKEN_BLOCK]), 0)
     return block * TOKEN_BLOCK + tl.sum((shift_by(prefix, -by) <= rest).to(tl.int32), 0)
 
@@ -187,8 +192,9 @@ def narrow_tile(vocab: int) -> dict[str, int]:
     return {"R": max(2, tile_size() // 2 // tokens), "B": tokens, "num_warps": 4}
 
 
-def wide_tile(vocab: int, cut: bool) -> dict[str, int]:
-    """Return the tile of a row of many blocks: two at a time, or one where a threshold is sought, whose registers are many."""
+def wide_tile(vocab: int, together: int) -> dict[str, int]:
+    """Return the tile of a row of many blocks, ``together`` at a time (1, 2 or 4): as many as spill no register."""
     blocks = power_of_two(cdiv(vocab, _BLOCK))
-    together = min(blocks, tile_size() // _BLOCK // (2 if cut else 1))
-    return {"N": blocks // together, "C": together, "num_warps": 8 if cut else 4}
+    warps = max(4, 2 * together)
+    together = min(blocks, _INTERPRETED_BLOCKS if interpreted() else together)
+    return {"N": blocks // together, "C": together, "num_warps": warps}

@@ -132,7 +132,7 @@ def _list_revealed(
         flat = (p[:, None] * branch + m) * length + at
         child = tl.load(children + flat, mask=inside, other=0)
         strange = used & ((child < 0) | (child > vocab))
-        first = states.to(tl.int64) * length + particles
+        first = tl.full([], states, tl.int64) * length + particles
         worst = tl.minimum(worst, trouble(strange, flat + first, OUT_OF_RANGE, RANGES))
         revealed = used & (token == vocab) & (child >= 0) & (child < vocab)
         tl.store(terms + flat, tl.zeros([P, L], tl.float64), mask=inside)
@@ -164,12 +164,12 @@ def _weigh_narrow(
         inside = here[:, None] & (v < vocab)
         row_logits = logits + state[:, None] * state_stride + at[:, None] * row_stride + v
         row_shift = shift + state[:, None] * shift_state_stride + at[:, None] * shift_row_stride + v
-        y, code = read_rows(row_logits, row_bias, None, inside, inverse_temperature, top_k, top_p, CUT)
-        shifted, shifted_code = shift_rows(y, row_shift, inside)
+        y, most, code = read_rows(row_logits, row_bias, None, inside, inverse_temperature, top_k, top_p, CUT)
+        shifted, shifted_most, shifted_code = shift_rows(y, row_shift)
         shifted_code = tl.where(code == OK, shifted_code, OK)
         worst = tl.minimum(worst, trouble(here & (code != OK), row * 2, code, ROWS))
         worst = tl.minimum(worst, trouble(here & (shifted_code != OK), row * 2 + 1, shifted_code, ROWS))
-        change = _change(*_sums(y), *_sums(shifted))
+        change = _change(*_sums(y, most), *_sums(shifted, shifted_most))
         for m in range(branch):
             flat = (p * branch + m) * length + at
             token = tl.load(children + flat, mask=here, other=-1)
@@ -179,7 +179,7 @@ def _weigh_narrow(
             after = tl.sum(tl.where(chosen, shifted, 0.0), 1)
             drawn = (before >= -MAX_LOG_WEIGHT) & (after >= -MAX_LOG_WEIGHT)
             impossible = revealed & (drawn == 0)
-            index = flat + states.to(tl.int64) * length * 2
+            index = flat + tl.full([], states, tl.int64) * length * 2
             worst = tl.minimum(worst, trouble(impossible, index, DEGENERATE, ROWS))
             gain = tl.where(drawn, after, 0.0).to(tl.float64) - tl.where(drawn, before, 0.0).to(tl.float64)
             tl.store(terms + flat, change - gain, mask=revealed)
@@ -187,8 +187,8 @@ def _weigh_narrow(
 
 
 @triton.jit
-def _sums(y):
-    _, exponent, total = weigh(y)
+def _sums(y, most):
+    _, exponent, total = weigh(y, most)
     return exponent, total
 
 
@@ -241,7 +241,7 @@ def _weigh_wide(
                 before = scale_logits(row_logits + token, token_bias, True, inverse_temperature)
                 after = before + tl.load(row_shift + token)
                 drawn = (before >= least) & (before >= -MAX_LOG_WEIGHT) & (after >= -MAX_LOG_WEIGHT)
-                index = flat + states.to(tl.int64) * length * 2
+                index = flat + tl.full([], states, tl.int64) * length * 2
                 worst = tl.minimum(worst, trouble(drawn == 0, index, DEGENERATE, ROWS))
                 gain = tl.where(drawn, after, 0.0).to(tl.float64) - tl.where(drawn, before, 0.0).to(tl.float64)
                 tl.store(terms + flat, change - gain)
@@ -306,7 +306,7 @@ def masked_log_ratio(
         _weigh_narrow[(grid,)](*given, *cut, **modes, **narrow)
     else:
         _weigh_wide[(programs(entries, device),)](
-            *given, headroom(vocab), *cut, **modes, **wide_tile(vocab, modes["CUT"])
+            *given, headroom(vocab), *cut, **modes, **wide_tile(vocab, 1 if modes["CUT"] else 2)
         )
     rows = 128
     _add_terms[(_launch.cdiv(particles * branch, rows),)](
@@ -321,7 +321,7 @@ def _variants() -> list[_launch.Variant]:
         variant(_add_terms, {"R": 128}, 4, ""),
     ]
     for cut, label in ((False, ""), (True, ", cut")):
-        narrow, wide = narrow_tile(22), wide_tile(32_000, cut)
+        narrow, wide = narrow_tile(22), wide_tile(32_000, 1 if cut else 2)
         found.append(variant(_weigh_narrow, {"R": narrow["R"], "B": narrow["B"], "CUT": cut}, 4, f"V = 22{label}"))
         found.append(variant(_weigh_narrow, {"R": 2, "B": 512, "CUT": cut}, 4, f"V = 512{label}"))
         found.append(

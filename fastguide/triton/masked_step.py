@@ -101,7 +101,7 @@ def _change(
     if lengths is not None:
         used = used & (at < tl.load(lengths + group, mask=present, other=0)[:, None])
     strange = used & ((token < 0) | (token > vocab))
-    report(status, trouble(strange, where + p[:, None] * 0 + 2 * particles.to(tl.int64), OUT_OF_RANGE, RANGES))
+    report(status, trouble(strange, where + tl.full([], particles, tl.int64) * 2, OUT_OF_RANGE, RANGES))
     masked = used & (token == vocab)
     loose = used & (token != vocab)
     if frozen is not None:
@@ -176,11 +176,11 @@ def _draw_narrow(
             row_shift = shift + state[:, None] * shift_state_stride + at[:, None] * shift_row_stride + v
         row = logits + state[:, None] * state_stride + at[:, None] * row_stride + v
         inside = here[:, None] & (v < vocab)
-        y, code = read_rows(row, row_bias, row_shift, inside, inverse_temperature, top_k, top_p, CUT)
+        y, most, code = read_rows(row, row_bias, row_shift, inside, inverse_temperature, top_k, top_p, CUT)
         if CERTAIN:
-            token = tl.min(tl.where(y == tl.max(y, 1)[:, None], v, B), 1)
+            token = tl.min(tl.where(y == most[:, None], v, B), 1)
         else:
-            weights, _, total = weigh(y)
+            weights, _, total = weigh(y, most)
             running = tl.cumsum(weights, 1)
             number = number_of(slots, p, per_group, here)
             key = seed_of(seeds, seed, p // per_group, here)
@@ -293,9 +293,9 @@ def _rank_narrow(
             row_bias = bias + at[:, None] * bias_stride + v
         row = logits + state[:, None] * state_stride + at[:, None] * row_stride + v
         inside = here[:, None] & (v < vocab)
-        y, code = read_rows(row, row_bias, None, inside, inverse_temperature, top_k, top_p, CUT)
-        _, exponent, total = weigh(y)
-        share = largest_share(tl.max(y, 1), exponent, total)
+        y, most, code = read_rows(row, row_bias, None, inside, inverse_temperature, top_k, top_p, CUT)
+        _, exponent, total = weigh(y, most)
+        share = largest_share(most, exponent, total)
         tl.store(ranks + i, _rank_key(share, code), mask=here)
 
 
@@ -370,7 +370,7 @@ def masked_step(
     share = 0 if top_p == 1 else share_word(top_p)
     cut = (inverse_temperature or 1.0, top_k if top_k < vocab else 0, share)
     certain, cuts = inverse_temperature == 0, cut[1] > 0 or share != 0
-    narrow, wide = narrow_tile(vocab), wide_tile(vocab, cuts)
+    narrow = narrow_tile(vocab)
 
     most = tile_size()
     row_tile = max(4, _launch.power_of_two(length if counted else min(length, most)))
@@ -387,6 +387,7 @@ def masked_step(
         if vocab <= _BLOCK:
             _rank_narrow[(_launch.cdiv(rows, narrow["R"]),)](*ranked, *cut, CUT=cuts, **narrow, **_launch.EXACT)
         elif rows:
+            wide = wide_tile(vocab, 1 if cuts else 2)
             _rank_wide[(rows,)](*ranked, headroom(vocab), *cut, CUT=cuts, **wide, **_launch.EXACT)
 
     entries = particles * length
@@ -408,6 +409,7 @@ def masked_step(
         _draw_narrow[(grid,)](*row, length, vocab, *cut, **modes, **narrow)
     else:
         grid = programs(entries, device)
+        wide = wide_tile(vocab, 4 if modes["CUT"] else 2)
         _draw_wide[(grid,)](*row, length, vocab, headroom(vocab), *cut, **modes, **wide)
 
 
@@ -434,16 +436,15 @@ def _variants() -> list[_launch.Variant]:
             found.append(variant(_draw_narrow, {**none, **rows, **mode}, warps, f"V = {vocab}{label}"))
             found.append(variant(_draw_narrow, {**rows, **mode}, warps, f"V = {vocab}{label}, bias, shift"))
             found.append(variant(_rank_narrow, rows, warps, f"V = {vocab}{label}"))
-        tile_of_row = wide_tile(32_000, cut)
-        warps = tile_of_row.pop("num_warps")
-        row = {**tile_of_row, "CUT": cut}
-        found.append(variant(_draw_wide, {**row, **mode}, warps, f"V = 32,000{label}, bias, shift"))
-        found.append(variant(_rank_wide, row, warps, f"V = 32,000{label}"))
-    tile_of_row = wide_tile(32_000, False)
-    warps = tile_of_row.pop("num_warps")
+        drawn, ranked = wide_tile(32_000, 4 if cut else 2), wide_tile(32_000, 1 if cut else 2)
+        label = f"V = 32,000{label}"
+        warps = drawn.pop("num_warps")
+        found.append(variant(_draw_wide, {**drawn, **mode, "CUT": cut}, warps, f"{label}, bias, shift"))
+        warps = ranked.pop("num_warps")
+        found.append(variant(_rank_wide, {**ranked, "CUT": cut}, warps, label))
     certain = {"STREAM": int(Stream.VALUE), "CERTAIN": True, "CUT": False}
     found.append(variant(_draw_narrow, {"R": 16, "B": 32, **none, **certain}, 4, "V = 22, largest"))
-    found.append(variant(_draw_wide, {**tile_of_row, **none, **certain}, warps, "V = 32,000, largest"))
+    found.append(variant(_draw_wide, {"N": 32, "C": 2, **none, **certain}, 4, "V = 32,000, largest"))
     return found
 
 

@@ -19,7 +19,7 @@ from fastguide.triton._launch import DEGENERATE, EXACT, NEVER, Variant, cdiv, po
 from fastguide.triton._rows import MULTINOMIAL, RESIDUAL, draw_rows, fold_rows
 from fastguide.triton.numerics.selection import BLOCK, usable
 from fastguide.triton.seeds import group_seeds
-from fastguide.triton.select import rows_of, warps_of
+from fastguide.triton.select import held, rows_of, warps_of
 
 _DEGENERATE = tl.constexpr(DEGENERATE)
 _NEVER = tl.constexpr(NEVER)
@@ -175,7 +175,7 @@ def reweight_select(
         moving, moved = moving.view(word), moved.view(word)
     threshold = ess_threshold * m
     x = new_log_weights.view(groups, m)
-    if m <= BLOCK.value:
+    if held(rule, m):
         width = power_of_two(m)
         rows = rows_of(width, groups)
         counted = rule in (MULTINOMIAL.value, RESIDUAL.value)
@@ -187,11 +187,11 @@ def reweight_select(
             RULE=rule, ROWS=rows, WIDTH=width, num_warps=warps_of(width), **EXACT,
         )  # fmt: skip
         return
-    blocks = cdiv(m, BLOCK.value)
+    blocks, tile = cdiv(m, BLOCK.value), _blocks.tile_of(m)
     work = _blocks.workspace(groups, m, device)
     reweigh_blocks[(groups * blocks,)](
         log_weights, values, previous_values, log_ratio, betas, previous_betas, x, *work.parts, status, m, blocks,
-        TILE=BLOCK.value, num_warps=8, **EXACT,
+        TILE=tile, num_warps=8, **EXACT,
     )  # fmt: skip
     resampled, log_z_increment, ess = of_groups
     _blocks.launch_fold(m, 1, log_z_increment, ess, status, work, resampled, threshold)
@@ -204,10 +204,8 @@ def reweight_select(
     )  # fmt: skip
 
 
-_ROWS = (
-    "*fp32 *fp32 *fp32 *fp32 *i64 *fp64 *fp64 *i64 i32 *fp32 *fp32 *i64 *i32 *i1 *fp64 *fp64 *i64 *i32 *i64 "
-    "i32 i32 i32 fp64"
-)
+_PARTICLES = "*fp32 *fp32 *fp32 *fp32"
+_ROWS = f"{_PARTICLES} *i64 *fp64 *fp64 *i64 i32 *fp32 *fp32 *i64 *i32 *i1 *fp64 *fp64 *i64 *i32 *i64 i32 i32 i32 fp64"
 VARIANTS = [
     *(
         Variant(
@@ -221,12 +219,12 @@ VARIANTS = [
             (0, 32, "systematic, 32"),
             (0, 1024, "systematic, 1,024"),
             (0, 4096, "systematic, 4,096"),
-            (3, 4096, "residual, 4,096"),
+            (3, 1024, "residual, 1,024"),
         )
     ),
     Variant(
         reweigh_blocks,
-        "*fp32 *fp32 *fp32 *fp32 *fp64 *fp64 *fp32 *i64 *i64 *i64 *fp64 *i64 *i32 *i64 i32 i32",
+        f"{_PARTICLES} *fp64 *fp64 *fp32 *i64 *i64 *i64 *fp64 *i64 *i32 *i64 i32 i32",
         {"TILE": BLOCK.value},
         8,
     ),

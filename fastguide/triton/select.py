@@ -21,6 +21,11 @@ _TILE = 1024
 """Items of one program, unless a row alone has more."""
 
 
+def held(rule: int, most: int) -> bool:
+    """Say whether one program can hold rows of up to ``most`` items and draws: residual needs more registers an item."""
+    return most <= (1024 if rule == RESIDUAL.value else BLOCK.value)
+
+
 def rows_of(width: int, rows: int) -> int:
     """Return how many rows of ``width`` items, a power of two, one program takes."""
     return max(1, min(_TILE // width, power_of_two(rows)))
@@ -97,7 +102,7 @@ def select(
     log_mean, size = log_mean_weight.reshape(-1), ess.reshape(-1)
     seeds = group_seeds(seeds, seed, groups, x.device)
     m = x.shape[1]
-    if max(m, k) <= BLOCK.value and rule <= ARGMAX.value:
+    if rule <= ARGMAX.value and held(rule, max(m, k)):
         _select_rows(x, k, rule, slots, seeds, parents, step, out, log_mean, size, status)
     else:
         ranked = rule > ARGMAX.value
@@ -159,7 +164,7 @@ VARIANTS = [
     _rows_variant(1, True, 4096, 4096, "stratified, slots, 4,096"),
     _rows_variant(2, False, 8, 1, "multinomial, 8 children"),
     _rows_variant(2, True, 4096, 4096, "multinomial, slots, 4,096"),
-    _rows_variant(3, True, 4096, 4096, "residual, slots, 4,096"),
+    _rows_variant(3, True, 1024, 1024, "residual, slots, 1,024"),
     _rows_variant(4, False, 4096, 1, "argmax, 4,096"),
     Variant(score, "*fp32 *i64 i32 *fp64 i64 i32 i32", {"RANDOM": True, "TILE": _TILE}),
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import fastguide as fg
-from fastguide.protein import read_structure
+from fastguide.protein import Structure, read_structure
 
 
 class TheirNetwork(nn.Module):
@@ -55,9 +55,13 @@ class TheirNetwork(nn.Module):
         return torch.log_softmax(self.W_out(nodes), -1)
 
 
+def structure() -> Structure:
+    return read_structure(Path(fg.__file__).parent / "data" / "1UBI.pdb")
+
+
 def ubiquitin(batch: int) -> tuple[Tensor, ...]:
     """X, mask, chain_M, residue_idx and chain_encoding_all of 1UBI, repeated."""
-    structure = read_structure(Path(fg.__file__).parent / "data" / "1UBI.pdb")
-    ones = torch.ones(batch, len(structure.tokens))
-    index = torch.arange(len(structure.tokens)).repeat(batch, 1)
-    return structure.coordinates.float().repeat(batch, 1, 1, 1), ones, ones, index, ones
+    found = structure()
+    ones = torch.ones(batch, len(found.tokens))
+    index = torch.arange(len(found.tokens)).repeat(batch, 1)
+    return found.coordinates.float().repeat(batch, 1, 1, 1), ones, ones, index, ones

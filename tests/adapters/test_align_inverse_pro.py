@@ -19,8 +19,8 @@ from tests.oracle.masked import TabularMasked, noise_floor, total_variation
 
 STEPS, MASK = 4, 21
 ORACLE = TabularMasked(length=3, vocab=3, steps=STEPS)
-ROWS = 3_000
-"""Rows of a law; the noise floor of 27 frequencies is 0.035."""
+ROWS = 2_000
+"""Rows of a law; the noise floor of 27 frequencies is 0.045."""
 
 
 def interpolant(compat: bool | None = None) -> TheirInterpolant:
@@ -75,7 +75,7 @@ class TestRight:
             assert ((before == guess) | (before == MASK)).all()
             assert (guess < 3).all()
 
-    @pytest.mark.parametrize("alpha", [0.5, 1.0])
+    @pytest.mark.parametrize("alpha", [pytest.param(0.5, marks=pytest.mark.slow), 1.0])
     def test_smc(self, alpha):
         # Resampling among the rows adds to the variance: twice the floor and half again.
         tokens, states, _ = interpolant(False).sample_controlled_SMC(
@@ -103,7 +103,7 @@ class TestRight:
 
     def test_dps_does_not_depend_on_the_batch(self):
         laws = []
-        for rows in (ROWS, ROWS // 10):
+        for rows in (ROWS, ROWS // 2):
             parts = [
                 interpolant(False).sample_controlled_DPS(soft_model, *backbone(rows), 1.5, soft_reward)[0]
                 for _ in range(ROWS // rows)
@@ -188,7 +188,8 @@ class TestCost:
         assert theirs.calls == {k: v * STEPS for k, v in (("model", networks), ("reward", rewards)) if v}
 
     @pytest.mark.parametrize("compat", [False, True])
-    def test_ours_asks_once_a_step_of_distinct_rows(self, compat):
+    def test_ours_asks_of_distinct_rows(self, compat):
+        """5 children of 8 rows: theirs asks of 48 states a step; ours of the distinct ones, in calls of 8 rows."""
         asked: dict[str, list[Tensor]] = {"model": [], "reward": []}
 
         def watched_model(X, tokens, *rest):
@@ -199,13 +200,12 @@ class TestCost:
             asked["reward"].append(one_hot.argmax(-1))
             return reward(X, one_hot)
 
-        interpolant(compat).sample_controlled_SVDD(watched_model, *backbone(40), watched_reward, "stability", repeats=5)
-        assert len(asked["model"]) == STEPS + compat
-        for tokens in asked["model"]:
-            assert len(tokens.unique(dim=0)) == len(tokens)
+        interpolant(compat).sample_controlled_SVDD(watched_model, *backbone(8), watched_reward, "stability", repeats=5)
+        assert {len(tokens) for calls in asked.values() for tokens in calls} == {8}
+        assert len(asked["model"]) < 0.75 * 6 * STEPS
         if not compat:
-            scored = torch.cat(asked["reward"])
-            assert len(scored.unique(dim=0)) == len(scored)
+            scored = [tokens.unique(dim=0) for tokens in asked["reward"]]
+            assert len(torch.cat(scored).unique(dim=0)) == sum(map(len, scored))
 
 
 def test_rows_may_have_backbones_of_their_own():
@@ -242,7 +242,7 @@ def test_rewards_by_name(name, method):
         values = sign * ORACLE.reward(tokens)
         return values if name == "LDDT" else values.tolist()
 
-    i, b = interpolant(False), backbone(300)
+    i, b = interpolant(False), backbone(100)
     named = i.sample_controlled_SVDD(model, *b, SimpleNamespace(**{method: score}), name, repeats=3)[0]
     torch.manual_seed(0)
     assert torch.equal(named, i.sample_controlled_SVDD(model, *b, reward, "stability", repeats=3)[0])
@@ -264,7 +264,7 @@ def test_refusals():
         i.sample_controlled_SVDD(model, *b, reward, "plddt")
     with pytest.raises(ValueError, match="alpha: 0 leaves no weights"):
         i.sample_controlled_SMC(model, *b, reward, "stability", alpha=0)
-    with pytest.raises(ValueError, match=r"model: expected log-probabilities \[1, 3, 22\], got \[1, 3, 21\]"):
+    with pytest.raises(ValueError, match=r"model: expected log-probabilities \[4, 3, 22\], got shape \[4, 3, 21\]"):
         i.sample(lambda X, tokens, *rest: model(X, tokens)[..., :21], *b)
     with pytest.raises(fg.RewardError, match="returned nan"):
         i.sample_controlled_SVDD(model, *b, lambda X, x, *rest: torch.full((len(x),), torch.nan), "stability")

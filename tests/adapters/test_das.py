@@ -79,8 +79,9 @@ def test_compat_tempers_as_theirs():
     assert (right - theirs).abs().max() > 0.05
 
 
-def test_reruns_agree_and_calls_differ():
-    resample = das.resampling_function("multinomial")
+@pytest.mark.parametrize("strategy", ["systematic", "stratified", "residual", "multinomial", "ssp"])
+def test_reruns_agree_and_calls_differ(strategy):
+    resample = das.resampling_function(strategy)
     np.random.seed(0)
     a, b = resample(uneven())[0], resample(uneven())[0]
     np.random.seed(0)

@@ -124,6 +124,32 @@ def test_rewards_of_any_size_leave_finite_weights():
     assert latents.tolist() == [0] * 4 + [4] * 4
 
 
+def test_prompts_decide_on_their_own():
+    fkd = make(num_particles=4, lmbda=5.0, prompts=2, adaptive_resampling=True)
+    x = torch.tensor([0, 2, 0, 0, 1, 1, 1, 1])
+    latents, _ = fkd.resample(sampling_idx=0, latents=x, x0_preds=x)
+    assert (latents[:4] == 2).sum() >= 3
+    assert torch.equal(latents[4:], x[4:])
+    assert fkd.log_weights[0].unique().numel() == 1
+
+
+def test_a_window_that_ends_early_has_the_same_target():
+    # As above, 5 standard errors.
+    torch.manual_seed(4)
+    for kind in ("diff", "max", "rt"):
+        assert (z_scores(ours(40, kind, resampling_t_end=1), exact()) < 5).all()
+
+
+def test_half_precision_rewards_and_lists_of_states():
+    fkd = make(num_particles=4, reward_fn=lambda x: torch.tensor([v["z"] for v in x], dtype=torch.float16))
+    states = [{"z": 0.0}, {"z": 0.0}, {"z": 40.0}, {"z": 0.0}]
+    latents, samples = fkd.resample(sampling_idx=0, latents=states, x0_preds=states)
+    assert all(a is b is states[2] for a, b in zip(latents, samples, strict=True))
+    rewards, decoded = fkd.compute_reward(states)
+    assert decoded is states
+    assert rewards.tolist() == [0.0, 0.0, 40.0, 0.0]
+
+
 def test_kept_weights_can_be_read_at_the_end():
     fkd = make("is", num_particles=4, lmbda=0.1, adaptive_resample_at_end=True)
     x = torch.tensor([0, 1, 2, 2])

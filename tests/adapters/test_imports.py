@@ -7,6 +7,6 @@ import sys
 
 
 def test_fastguide_knows_neither_its_adapters_nor_the_peers():
-    code = "import sys, fastguide; print([m for m in sys.modules if m.split('.')[0] in ('particles', 'jax', 'blackjax')"
-    code += " or m.startswith('fastguide.adapters')])"
+    code = "import sys, fastguide; print([m for m in sys.modules if m.split('.')[0] in"
+    code += " ('particles', 'jax', 'blackjax', 'diffusers') or m.startswith('fastguide.adapters')])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from tests.specs import assert_same_bits
 def run(
     log_weights: Tensor, values: Tensor, previous_values: Tensor, beta: Any, previous_beta: Any, *,
     log_ratio: Tensor | None = None, running: Tensor | None = None, rule: str = "systematic",
-    ess_threshold: float = 0.5, seed: Any = 0, step: Any = 0,
+    ess_threshold: float = 0.5, seed: Any = 0, step: Any = 0, states: Sequence[Tensor] = (),
 ) -> tuple[ops.ReweightSelection, Tensor]:  # fmt: skip
     lead = log_weights.shape[:-1]
     outputs = here(
@@ -41,7 +42,9 @@ def run(
     status = new_status()
     inputs = here([log_weights, values, previous_values, log_ratio, running])
     code = ("systematic", "stratified").index(rule)
-    reweight_select(inputs, betas, beta, *previous, code, ess_threshold, seeds, number, here(step), outputs, status)
+    reweight_select(
+        inputs, betas, beta, *previous, code, ess_threshold, seeds, number, here(step), outputs, status, states
+    )
     outputs = tuple(map(back, outputs))
     return ops.ReweightSelection(*outputs[:2], None if running is None else outputs[2], *outputs[3:]), status
 
@@ -71,6 +74,30 @@ def test_agrees(dtype: torch.dtype, n: int) -> None:
                 got, status = run(*arguments, **settings)
                 assert_same_bits(expected, got, str(settings))
                 assert read_status(status) == (_native.OK, -1)
+
+
+@pytest.mark.parametrize(("groups", "n"), [(1, 1), (3, 100), (2, 5_000), (300, 20)])
+def test_states_follow(groups: int, n: int) -> None:
+    log_weights, values, previous, _ = particles(groups, n, torch.float32)
+    values[0] *= 5
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randint(0, 100, (groups * n, 700), generator=generator).float()  # moved by a launch of its own
+    narrow = [
+        torch.randint(0, 100, (groups * n, width), generator=generator).to(dtype)
+        for width, dtype in (
+            (1, torch.uint8),
+            (7, torch.uint8),
+            (3, torch.float16),
+            (4, torch.float32),
+            (3, torch.int64),
+        )
+    ]
+    for states in ([], narrow, [*narrow, torch.empty(groups * n, 0)], [wide]):
+        moved = here([x.clone() for x in states])
+        out, _ = run(log_weights, values, previous, 3.0, 1.0, ess_threshold=0.7, states=moved)
+        for before, after in zip(states, moved, strict=True):
+            assert torch.equal(ops.move(before, out.ancestors.view(groups, n)), after.cpu())
+    assert n == 1 or bool((out.ancestors != torch.arange(n)).any())
 
 
 def test_a_group_whose_weights_are_all_zero_is_carried() -> None:

@@ -44,7 +44,7 @@ def test_process_and_network_fit_together(name):
     for step, time in enumerate(process.times[:-1]):
         out = model(x, torch.full((5,), time)).output
         torch.testing.assert_close(out.flatten(), oracle.output(x.flatten(), step).float(), rtol=1e-3, atol=1e-3)
-    result = fg.sample(process, model, pays, fg.SMC(), particles=128, groups=16, progress=False)
+    result = fg.sample(process, model, pays, fg.SMC(), particles=128, groups=48, progress=False)
     error = result.log_normalizer.standard_error
     assert error < 0.2
     assert abs(float(result.log_normalizer) - oracle.target(points=601).log_z) < 4 * error

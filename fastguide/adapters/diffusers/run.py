@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -294,8 +294,7 @@ class Run:
 
 def _unread_at_noise(guidance: Guidance, steps: int) -> Guidance:
     """Return guidance that counts on no value at t = 1, where the pipeline has not called back yet."""
-    settings: Any = guidance
-    if not (is_dataclass(settings) and any(field.name == "value_steps" for field in fields(settings))):
+    if "value_steps" not in inspect.signature(type(guidance)).parameters:
         return guidance
     steps_read = [s for s in range(1, steps) if reads_values(guidance, s)]
     return cast(Guidance, replace(cast(Any, guidance), value_steps=steps_read))

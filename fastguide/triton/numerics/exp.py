@@ -52,12 +52,15 @@ def scaled_weight(x, e):
     """
     alive = x >= -MAX_LOG_WEIGHT
     t = tl.where(alive, x, 0.0).to(tl.float64) * LOG2E
-    k = t + _ROUND - _ROUND
+    rounded = t + _ROUND
+    f = t - (rounded - _ROUND)
+    k = rounded.to(tl.int64, bitcast=True).to(tl.int32)  # read off the low bits: a conversion of 64 bits is slow
     if x.dtype == tl.float32:
-        p = exp2_fraction_less_one((t - k).to(tl.float32)) + 1.0
-        mantissa = (p * 16777216.0).to(tl.int64) << 26
-        drop = e - k.to(tl.int64)
+        mantissa = ((exp2_fraction_less_one(f.to(tl.float32)) + 1.0) * 16777216.0).to(tl.int32)
+        drop = tl.where(alive, e.to(tl.int32) - k, -1).to(tl.uint32)
+        high = mantissa.to(tl.int64) << (26 - tl.minimum(drop, 26)).to(tl.int64)
+        return tl.where(drop <= 26, high, (mantissa >> tl.minimum(drop - 26, 31).to(tl.int32)).to(tl.int64))
     else:
-        mantissa = (_exp2_fraction_double(t - k) * 9007199254740992.0).to(tl.int64)
+        mantissa = (_exp2_fraction_double(f) * 9007199254740992.0).to(tl.int64)
         drop = e - k.to(tl.int64) + 3
-    return tl.where(alive & (drop < 63), mantissa >> tl.minimum(tl.maximum(drop, 0), 62), 0)
+        return tl.where(alive & (drop < 63), mantissa >> tl.minimum(tl.maximum(drop, 0), 62), 0)

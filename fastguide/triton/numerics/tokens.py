@@ -62,9 +62,11 @@ def value_of(key):
 
 
 @triton.jit
-def weigh(y):
-    """Return int64 weights of rows ``[R, B]`` of one block each, their exponents and sums ``[R]``; rows may be dead."""
-    most = tl.max(y, 1)
+def weigh(y, most):
+    """Return int64 weights of rows ``[R, B]`` of one block each and largest values ``[R]``, their exponents and sums.
+
+    Rows may be dead.
+    """
     alive = (most >= -MAX_LOG_WEIGHT) & (most <= MAX_LOG_WEIGHT)
     exponent = block_exponent(tl.where(alive, most, 0.0))
     weights = scaled_weight(tl.where(alive[:, None], y, float("-inf")), exponent[:, None])
@@ -94,7 +96,7 @@ def block_threshold(y, top_k, top_p):
     bound = least
     if top_p != 0:
         kept = tl.where(keys >= least[:, None], y, float("-inf"))
-        weights, _, total = weigh(kept)
+        weights, _, total = weigh(kept, tl.max(kept, 1))
         needed = share_of_total(top_p, total)
         bound = tl.full([y.shape[0]], LEAST_KEY, tl.int64)
         for bit in range(32):
