@@ -1,7 +1,8 @@
-"""Compile every Triton kernel without a GPU, and say what each takes: ``python -m bench.triton_aot [--write]``.
+"""Compile every Triton kernel without a GPU, and say what each takes: ``python -m bench.triton_aot``.
 
-Reads the ``VARIANTS`` of the modules of ``fastguide.triton`` and compiles them for sm_80, sm_90 and sm_100. With ``--write``
-the table goes to ``bench/results/triton_aot.md`` and ``.json``. Must not run where Triton interprets kernels.
+Compiles the ``VARIANTS`` of the modules of ``fastguide.triton`` for sm_80, sm_90 and sm_100, and writes
+``bench/results/triton_aot.{json,md}``. ``--check`` compiles for sm_90 alone, writes nothing, and fails where a kernel spills.
+Triton must not be interpreting kernels (``TRITON_INTERPRET``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +30,15 @@ import fastguide.triton
 from fastguide.triton._launch import EXACT, Variant
 
 ARCHITECTURES = (80, 90, 100)
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "triton_aot.json"
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a compiled kernel takes: registers a thread, bytes of shared memory a program, bytes spilled a thread."""
+    """What a compiled kernel takes: registers a thread, bytes of shared memory a program.
+
+    What is spilled lies in the stack frame, bytes a thread; ``local`` is what else is in local memory.
+    """
 
     module: str
     kernel: str
@@ -87,14 +93,22 @@ def usage(cubin: bytes) -> dict[str, int]:
 
 
 def measure(architectures: tuple[int, ...] = ARCHITECTURES) -> list[Usage]:
-    """Compile everything for the architectures."""
-    rows = []
-    for module, variant in variants():
-        for architecture in architectures:
-            compiled = compile_variant(variant, architecture)
-            used = usage(compiled.asm["cubin"]) | {"shared": compiled.metadata.shared}
-            rows.append(Usage(module, variant.kernel.__name__, variant.label, architecture, variant.warps, **used))
-    return rows
+    """Compile everything for the architectures, in two processes."""
+    jobs = [(i, architecture) for i in range(len(list(variants()))) for architecture in architectures]
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        return list(pool.map(_measure, jobs))
+
+
+def _measure(job: tuple[int, int]) -> Usage:
+    (module, variant), architecture = list(variants())[job[0]], job[1]
+    compiled = compile_variant(variant, architecture)
+    used = usage(compiled.asm["cubin"]) | {"shared": compiled.metadata.shared}
+    return Usage(module, variant.kernel.__name__, variant.label, architecture, variant.warps, **used)
+
+
+def spilling(rows: list[Usage]) -> list[Usage]:
+    """Return the kernels that keep anything in local memory."""
+    return [row for row in rows if row.local + row.stack > 0]
 
 
 def table(rows: list[Usage]) -> str:
@@ -116,16 +130,21 @@ def table(rows: list[Usage]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write bench/results/triton_aot.md and .json")
+    parser.add_argument("--check", action="store_true", help="compile for sm_90 alone, and fail where a kernel spills")
     arguments = parser.parse_args()
     if triton.knobs.runtime.interpret:
         sys.exit("TRITON_INTERPRET is set: interpreted kernels cannot be compiled; unset it")
-    rows = measure()
-    text = f"Triton {triton.__version__}; bytes of shared memory a program, of local memory a thread.\n\n{table(rows)}"
-    print(text)
-    if arguments.write:
-        (RESULTS / "triton_aot.md").write_text("# Triton kernels as compiled\n\n" + text)
-        (RESULTS / "triton_aot.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    rows = measure((90,) if arguments.check else ARCHITECTURES)
+    for row in spilling(rows):
+        print(f"{row.module}.{row.kernel} ({row.label}) keeps {row.local + row.stack} bytes a thread in local memory")
+    if arguments.check:
+        sys.exit(1 if spilling(rows) else 0)
+    head = f"Triton {triton.__version__}. Bytes of shared memory a program, of local memory a thread.\n\n"
+    RESULTS.write_text(
+        json.dumps({"triton": triton.__version__, "kernels": [asdict(row) for row in rows]}, indent=1) + "\n"
+    )
+    RESULTS.with_suffix(".md").write_text("# Triton kernels as compiled\n\n" + head + table(rows))
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 import fastguide as fg
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+RESULTS = Path(__file__).parents[1] / "bench" / "results"
 
 
 def needs(*packages):
@@ -133,3 +134,17 @@ def test_protein_methods(tmp_path, monkeypatch):
     assert all(run in found["runs"] for run in json.loads(kept)["runs"])
     table = out.with_suffix(".md").read_text(encoding="utf-8")
     assert all(f"| {name} |" in table for name in ("BestOfN", "NestedSMC 8", "Beam 8, of group"))
+
+
+def test_the_recorded_protein_methods_show_what_the_page_says():
+    """As recorded at equal reward rows: NestedSMC above BestOfN beyond both intervals; 80 children below 5 times 10 in time."""
+    found = json.loads((RESULTS / "protein_methods.json").read_text(encoding="utf-8"))
+    means = {}
+    for name in ("NestedSMC 8", "BestOfN"):
+        runs = torch.tensor([run["mean"] for run in found["runs"] if run["guidance"] == name])
+        assert len(runs) == 5
+        means[name] = float(runs.mean()), 2.78 * float(runs.std()) / 5**0.5
+    (nested, above), (best, below) = means.values()
+    assert nested - above > best + below
+    seconds = {run["children"]: run["seconds"] for run in found["curve"]}
+    assert seconds[80] <= 5 * seconds[10]

@@ -219,7 +219,7 @@ VARIANTS = [
             (0, 32, "systematic, 32"),
             (0, 1024, "systematic, 1,024"),
             (0, 4096, "systematic, 4,096"),
-            (3, 2048, "residual, 2,048"),
+            (3, 1024, "residual, 1,024"),
         )
     ),
     Variant(

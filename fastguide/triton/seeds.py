@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastguide.triton._launch import EXACT, cdiv
+from fastguide.triton._launch import EXACT, Variant, cdiv
 from fastguide.triton.numerics.philox import expand_seed
 
 _BLOCK = 256
@@ -28,3 +28,6 @@ def group_seeds(seeds: Tensor | None, seed: int, groups: int, device: torch.devi
     low, high = (w - 2**32 if w >= 2**31 else w for w in (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
     _expand_seeds[(cdiv(groups, _BLOCK),)](low, high, expanded, groups, BLOCK=_BLOCK, **EXACT)
     return expanded
+
+
+VARIANTS = [Variant(_expand_seeds, "i32 i32 *i64 i32", {"BLOCK": _BLOCK})]

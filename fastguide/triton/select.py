@@ -23,7 +23,7 @@ _TILE = 1024
 
 def held(rule: int, most: int) -> bool:
     """Say whether one program can hold rows of up to ``most`` items and draws: residual needs more registers an item."""
-    return most <= (2048 if rule == RESIDUAL.value else BLOCK.value)
+    return most <= (1024 if rule == RESIDUAL.value else BLOCK.value)
 
 
 def rows_of(width: int, rows: int) -> int:
@@ -164,7 +164,7 @@ VARIANTS = [
     _rows_variant(1, True, 4096, 4096, "stratified, slots, 4,096"),
     _rows_variant(2, False, 8, 1, "multinomial, 8 children"),
     _rows_variant(2, True, 4096, 4096, "multinomial, slots, 4,096"),
-    _rows_variant(3, True, 2048, 2048, "residual, slots, 2,048"),
+    _rows_variant(3, True, 1024, 1024, "residual, slots, 1,024"),
     _rows_variant(4, False, 4096, 1, "argmax, 4,096"),
     Variant(score, "*fp32 *i64 i32 *fp64 i64 i32 i32", {"RANDOM": True, "TILE": _TILE}),
 ]

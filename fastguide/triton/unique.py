@@ -17,7 +17,7 @@ from fastguide.triton._launch import EXACT, Variant, cdiv, power_of_two, words_o
 _EMPTY = tl.constexpr(-1)
 _TILE = 1024
 """Words of rows that a program reads at once."""
-_ROWS = 128
+_ROWS = 64
 """Rows of one program, at most, where it reads them whole."""
 
 
@@ -129,7 +129,7 @@ def unique(
 VARIANTS = [
     Variant(hash_rows, "*i64 *i64 i32 i32", {"BITS": 64, "ROWS": 16, "WORDS": 64}),
     Variant(claim, "*i64 *i64 *i32 *i32 *i32 i32 i32 i32", {"ROWS": 16, "WORDS": 64}, label="long rows"),
-    Variant(claim, "*i64 *i64 *i32 *i32 *i32 i32 i32 i32", {"ROWS": 128, "WORDS": 8}, label="short rows"),
+    Variant(claim, "*i64 *i64 *i32 *i32 *i32 i32 i32 i32", {"ROWS": 64, "WORDS": 8}, label="short rows"),
     Variant(mark, "*i32 *i32 *i32 *i32 i32", {"TILE": _TILE}),
     Variant(name, "*i32 *i32 *i64 *i64 *i64 *i64 i32", {"TILE": _TILE}),
 ]

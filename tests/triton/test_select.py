@@ -38,54 +38,51 @@ def adversaries(n: int, dtype: torch.dtype) -> Tensor:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_rows_of_one_block_agree(rule: str) -> None:
-    for m, k, dtype in (
-        (1, 1, torch.float64),
-        (8, 1, torch.float32),
-        (33, 33 + 20 * (rule in RULES[:5]), torch.float64),
-    ):
+    for m, k, dtype in ((8, 1, torch.float32), (33, 33 + 20 * (rule in RULES[:5]), torch.float64)):
         x = adversaries(m, dtype)
         assert_agrees(select, f"M = {m}", log_weights=x, k=k, rule=rule, seed=m, step=3, degenerate="keep")
-    for m, dtype in ((1, torch.float32), (60, torch.float64)):
-        x, seeds = adversaries(m, dtype).view(5, 2, m), torch.arange(5) * 2**61 - 7
-        assert_agrees(
-            select, f"M = {m}, slots", log_weights=x, rule=rule, order="slots", seed=seeds, step=1, degenerate="keep"
-        )
+    x, seeds = adversaries(60, torch.float64).view(5, 2, 60), torch.arange(5) * 2**61 - 7
+    assert_agrees(select, "slots", log_weights=x, rule=rule, order="slots", seed=seeds, step=1, degenerate="keep")
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_rows_as_long_as_a_block_agree(rule: str) -> None:
-    for m, k in ((4096, 4096), (4095, 300)):
-        x = normal(2, m) * 4
-        order = "slots" if k == m else "sorted"
-        assert_agrees(select, f"M = {m}, {order}", log_weights=x, k=k, rule=rule, order=order, seed=2**63 + 1)
+    order = "sorted" if rule in ("stratified", "topk") else "slots"
+    assert_agrees(select, order, log_weights=normal(1, 4096) * 4, rule=rule, order=order, seed=2**63 + 1)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_rows_of_many_blocks_agree(rule: str) -> None:
-    x = adversaries(9001, torch.float32)
+def test_rows_of_two_blocks_agree(rule: str) -> None:
+    x = adversaries(4300, torch.float32)
     rest = {"rule": rule, "degenerate": "keep", "step": 2**28 - 1}
-    assert_agrees(select, "sorted", log_weights=x[[0, 5, 7, 8, 9]].double(), k=700, seed=5, **rest)
-    assert_agrees(select, "slots", log_weights=x[1::2], order="slots", seed=2**40, **rest)
+    assert_agrees(select, "sorted", log_weights=x[[7, 8]].double(), k=700, seed=5, **rest)
+    assert_agrees(select, "slots", log_weights=x[[4, 9]], order="slots", seed=2**40, **rest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rule", RULES)
+def test_rows_of_many_blocks_agree(rule: str, dtype: torch.dtype) -> None:
+    x = adversaries(9001, dtype)
+    for k, order in ((700, "sorted"), (9001, "slots")):
+        assert_agrees(select, order, log_weights=x, k=k, rule=rule, order=order, seed=5, degenerate="keep")
 
 
 @pytest.mark.parametrize("rule", ["systematic", "multinomial", "residual"])
 def test_more_draws_than_items_agree(rule: str) -> None:
     assert_agrees(select, "K > 4,096", log_weights=normal(2, 3, 50), k=5000, rule=rule, seed=1)
-    assert_agrees(select, "long rows", log_weights=normal(5000), k=7001, rule=rule, seed=1)
 
 
 def test_a_row_of_more_blocks_than_one_program_reads_at_once_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of two blocks instead of 1,024, so that 9,001 items take two turns."""
     from fastguide.triton import _blocks
 
-    x = adversaries(9001, torch.float32)[[1, 4, 9]]
-    for order in ("sorted", "slots"):
-        with monkeypatch.context() as patch:
-            patch.setattr(_blocks, "_CHUNK", _blocks.tl.constexpr(2))
-            assert_agrees(select, order, log_weights=x, rule="systematic", order=order, seed=3)
+    monkeypatch.setattr(_blocks, "_CHUNK", _blocks.tl.constexpr(2))
+    x = adversaries(9001, torch.float32)[9]
+    assert_agrees(select, "chunks", log_weights=x, rule="systematic", order="slots", seed=3)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     weights=st.lists(
         st.one_of(st.floats(-60, 60, width=32), st.just(-math.inf), st.floats(-2e9, 1e9, width=32), st.just(1.0)),
@@ -109,7 +106,7 @@ def call(x: Tensor, **arguments: Any) -> Selection:
     return select(x.to(DEVICE), backend="triton", **arguments)
 
 
-@pytest.mark.parametrize("n", [8, 5000])
+@pytest.mark.parametrize("n", [8, 4200])
 def test_the_first_refused_log_weight_is_named(n: int) -> None:
     for value in (math.nan, math.inf, 2e9):
         x = normal(4, n)
