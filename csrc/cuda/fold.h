@@ -109,14 +109,14 @@ __device__ RowFold fold_row(const Weighed* blocks, std::int64_t n, std::int64_t 
   return row;
 }
 
-// Points before each block, bases[0 .. n].
+// Points before each block, bases[0 .. n]; of a degenerate row all 0.
 template <int threads>
 __device__ void set_bases(const Weighed* blocks, std::int64_t n, const RowFold& row, std::int64_t* bases) {
   std::int64_t carry = 0;
   for (std::int64_t first = 0; first < n; first += threads) {
     const std::int64_t b = first + threadIdx.x;
     std::int64_t own = 0, all;
-    if (b < n && blocks[b].sum > 0)
+    if (!row.degenerate() && b < n && blocks[b].sum > 0)
       own = shift(blocks[b].sum, shift_of(row, blocks[b]));
     if (b == row.largest / kBlock)
       own += row.rho;

@@ -111,6 +111,11 @@ __device__ bool is_drawn(const Job& job, const RowFold& row) {
   return !row.degenerate() && resamples(job, row, effective_sample_size(row.fold(), job.select.items));
 }
 
+// The same of a row whose results are written.
+__device__ bool was_drawn(const Job& job, std::int64_t row) {
+  return job.resampled != nullptr ? job.resampled[row] : job.select.ess[row] > 0;
+}
+
 // Moves a value along, or copies it.
 __device__ void carry(const Movement& movement, std::int64_t row, std::int64_t target, std::int64_t source) {
   if (movement.bytes == 8)
@@ -370,6 +375,8 @@ __device__ void count_copies(const Survivors* survivors, std::int64_t blocks, st
 
 __global__ void __launch_bounds__(kFoldThreads) count_many(Job job, Layout w) {
   const std::int64_t r = blockIdx.x;
+  if (!was_drawn(job, r))
+    return;
   count_copies<kFoldThreads>(w.survivors + r * w.blocks, w.blocks, job.select.draws,
                              w.copies + r * (w.blocks + 1));
 }
@@ -384,7 +391,7 @@ template <typename Real, bool reweight> __global__ void __launch_bounds__(kThrea
   const int n = at_most(a.items - i * kBlock, kThreads * kItems),
             first = static_cast<int>(threadIdx.x) * kItems;
   const std::int32_t id = static_cast<std::int32_t>(i * kBlock);
-  const bool drawn = job.resampled != nullptr ? job.resampled[r] : a.ess[r] > 0;
+  const bool drawn = was_drawn(job, r);
   FG_UNROLL
   for (int j = 0; j < kItems; ++j)
     ids[first + j] = id + first + j;
