@@ -34,6 +34,22 @@ T95 = (math.nan, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 CURVE = "curve"
 """The second part, beside the guidances of the first."""
 
+NOTES = """# Guidance of ProteinMPNN on 1UBI by mean pLDDT
+
+`python examples/protein_methods.py`. A run has as many particles as its reward rows pay for; *mean* is over its samples by
+their weights, *best* the best of them, *distance* in how many of 76 positions two of them differ; 95 % intervals over the
+seeds. The network that predicts pLDDT does not stop at 100, and is easily flattered.
+
+{}
+
+SVDD at alpha = 0 with 5 samples and 50 steps, M children each; standard errors over the samples. The tutorial's times are
+36 + 23.8·M seconds.
+
+{}
+
+![the same as a picture](protein_methods.png)
+"""
+
 Run = dict[str, Any]
 """What is kept of a run."""
 
@@ -106,7 +122,8 @@ def picture(found: dict[str, list[Run]], path: Path) -> None:
     left.set_yticks(range(len(groups)), list(groups))
     left.invert_yaxis()
     left.set_xlabel("pLDDT of the samples, 95 % intervals over seeds")
-    left.set_title("guidances at equal reward rows", fontsize=10)
+    budgets = {f"{run['rows']:,}" for run in found["runs"]}
+    left.set_title(f"{' or '.join(budgets)} reward rows a run", fontsize=10)
     left.legend(frameon=False, loc="lower right")
     curve = found["curve"]
     right.errorbar(
@@ -128,10 +145,9 @@ def picture(found: dict[str, list[Run]], path: Path) -> None:
 
 def written(found: dict[str, list[Run]]) -> str:
     """Return the tables as Markdown."""
-    lines = [
-        "| guidance | alpha | steps | runs | particles | mean | best | distance | denoiser rows | reward rows | seconds |",
-        "|---" * 11 + "|",
-    ]
+    columns = ("guidance", "alpha", "steps", "runs", "particles", "mean", "best", "distance", "denoiser rows", "reward rows",
+               "seconds")  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, runs in in_order(found["runs"]).items():
         m, best, distance = ("{:.2f} ± {:.2f}".format(*interval(runs, c)) for c in ("mean", "best", "distance"))
         particles, denoiser, rows, seconds = (
@@ -141,11 +157,11 @@ def written(found: dict[str, list[Run]]) -> str:
             f"| {name} | {runs[0]['alpha']:g} | {runs[0]['steps']} | {len(runs)} | {particles} | {m} | {best} | {distance} | "
             f"{denoiser} | {rows} | {seconds} |"
         )
-    lines += ["", "| children M | mean pLDDT | tutorial | seconds |", "|---|---|---|---|"]
+    curve = ["| children M | mean pLDDT | tutorial | seconds |", "|---|---|---|---|"]
     for run in found["curve"]:
         m = run["children"]
-        lines.append(f"| {m} | {run['mean']:.2f} ± {run['error']:.2f} | {TUTORIAL.get(m, '')} | {run['seconds']:.1f} |")
-    return "\n".join(lines) + "\n"
+        curve.append(f"| {m} | {run['mean']:.2f} ± {run['error']:.2f} | {TUTORIAL.get(m, '')} | {run['seconds']:.1f} |")
+    return NOTES.format("\n".join(lines), "\n".join(curve))
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, list[Run]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 import fastguide as fg
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+RESULTS = Path(__file__).parents[1] / "bench" / "results"
 
 
 def needs(*packages):
@@ -119,8 +121,30 @@ def test_digits(tmp_path, monkeypatch):
 def test_protein_methods(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     out = tmp_path / "protein_methods.png"
-    sizes = ["--rows", "100", "--replicates", "2", "--steps", "6", "--children", "1", "4", "--out", str(out)]
-    comparison = importlib.import_module("protein_methods").main(sizes)
+    sizes = ["--rows", "100", "--steps", "6", "--children", "1", "4", "--out", str(out)]
+    main = importlib.import_module("protein_methods").main
+    main([*sizes, "--seeds", "0", "--only", "SMC", "SVDD 8", "curve"])
+    kept = out.with_suffix(".json").read_text(encoding="utf-8")
+    found = main([*sizes, "--seeds", "0", "1"])
     assert out.read_bytes().startswith(b"\x89PNG")
-    assert len(comparison.rows) == 6
-    assert all(row.reward_rows <= 100 for row in comparison.rows)
+    assert len(found["runs"]) == 2 * 7
+    assert all(run["reward_rows"] <= 100 and run["denoiser_rows"] > 0 for run in found["runs"])
+    assert [run["children"] for run in found["curve"]] == [1, 4]
+    # What was kept is not run again.
+    assert all(run in found["runs"] for run in json.loads(kept)["runs"])
+    table = out.with_suffix(".md").read_text(encoding="utf-8")
+    assert all(f"| {name} |" in table for name in ("BestOfN", "NestedSMC 8", "Beam 8, of group"))
+
+
+def test_the_recorded_protein_methods_show_what_the_page_says():
+    """As recorded at equal reward rows: NestedSMC above BestOfN beyond both intervals; 80 children below 5 times 10 in time."""
+    found = json.loads((RESULTS / "protein_methods.json").read_text(encoding="utf-8"))
+    means = {}
+    for name in ("NestedSMC 8", "BestOfN"):
+        runs = torch.tensor([run["mean"] for run in found["runs"] if run["guidance"] == name])
+        assert len(runs) == 5
+        means[name] = float(runs.mean()), 2.78 * float(runs.std()) / 5**0.5
+    (nested, above), (best, below) = means.values()
+    assert nested - above > best + below
+    seconds = {run["children"]: run["seconds"] for run in found["curve"]}
+    assert seconds[80] <= 5 * seconds[10]

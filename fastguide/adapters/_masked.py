@@ -112,7 +112,7 @@ def in_batches(ask: Callable[[Tensor], Tensor], n: int, batch: int, device: torc
     there is one call, padded to a whole number of batches.
     """
     rows = torch.arange(-(-n // batch) * batch).clamp_(max=n - 1)
-    return torch.cat([ask(part) for part in (rows.split(batch) if device.type == "cpu" else [rows])])[:n]
+    return torch.cat([ask(part) for part in (torch.split(rows, batch) if device.type == "cpu" else [rows])])[:n]
 
 
 def unguided(x0: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class ESM3GuidedDecoding:
 
     def __init__(self, client: Any, scoring_function: Callable[[Any], float], *, compat: bool = False) -> None:
         self._local = isinstance(client, torch.nn.Module)
-        if not callable(getattr(client, "logits", None)):
+        if not all(callable(getattr(client, name, None)) for name in ("logits", "forward_and_sample", "decode")):
             raise ValueError(
                 f"client must be an instance of ESM3 or ESM3ForgeInferenceClient. Got {type(client).__name__}"
             )

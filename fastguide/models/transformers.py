@@ -1,9 +1,9 @@
 """Language models of the ``transformers`` package as denoisers, causal and masked.
 
-A causal model belongs to `fastguide.AutoregressiveProcess`. Its keys and values are the denoiser's state: each particle has
-its own, they move with it, and a step computes one token a state, in calls of ``[n, 1]`` with a cache of one fixed size. A
-prompt is computed in one call by itself, whatever the number of its particles. So a row's bits depend neither on the prompts
-beside it nor on when its tokens were computed.
+A causal model belongs to `fastguide.AutoregressiveProcess`. Its keys and values are the denoiser's state: each particle has its
+own, they move with it, and a step computes one token a state, in calls of ``[n, 1]`` with a cache of one fixed size. A prompt
+is computed in one call by itself, however many particles start from it. So a row's bits depend neither on the prompts beside it
+nor on when its tokens were computed.
 
 A masked model belongs to `fastguide.MaskedProcess` (with ``reveal="count"`` and as many steps as positions it is the any-order
 model it was trained as).

@@ -51,6 +51,20 @@ def step(value: int) -> None:
         raise ValueError(f"step: expected a whole number in [0, 2^28), got {value!r}")
 
 
+def step_or_tensor(value: int | Tensor, like: Tensor) -> int | Tensor:
+    """Return a step, or a tensor of one on the device of ``like``, whose number nobody can check."""
+    if not isinstance(value, Tensor):
+        step(value)
+        return value
+    if value.dtype != torch.int64 or value.numel() != 1:
+        raise TypeError(
+            f"step: expected a whole number or an int64 tensor of one, got {value.dtype} of shape {list(value.shape)}"
+        )
+    if value.device != like.device:
+        raise ValueError(f"step: on {value.device}, but the states are on {like.device}")
+    return int(value) if torch.compiler.is_compiling() else value
+
+
 def seed(value: object, groups: int, device: torch.device) -> tuple[Tensor | None, int]:
     """Return ``(seeds, 0)`` for a tensor of seeds, ``(None, seed)`` for one integer, as 64 signed bits."""
     if isinstance(value, int):

@@ -7,6 +7,8 @@ element alone, so the same seed gives the same children on every backend, thread
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,7 @@ def gaussian_step(
     ancestors: Tensor | None = None,
     branch: int = 1,
     seed: int | Tensor = 0,
-    step: int = 0,
+    step: int | Tensor = 0,
     slots: Tensor | None = None,
     out: Tensor | None = None,
     backend: str | None = None,
@@ -55,7 +57,8 @@ def gaussian_step(
         ancestors: ``[P]`` int64 or int32, the row of ``x`` that each particle continues; default ``0..U-1``.
         branch: children of a particle, M.
         seed: an int (one group), or ``[G]`` int64, one a group; groups are contiguous and of equal size, G divides P.
-        step: the number of the step, keying its draws.
+        step: the number of the step, keying its draws; or an int64 tensor of it on the device, which the kernels of
+            ``"triton"`` read themselves, so that a captured graph draws anew at each replay.
         slots: ``[P]`` int64 or int32, the number of each particle within its group; default ``0..P/G-1``.
         out: ``[P, M, ...]`` float32, contiguous and apart from the inputs, to write into and return.
         backend: ``"cpu"``, ``"triton"`` or ``"torch"``; default as :func:`fastguide.config.choose_backend` says.
@@ -71,7 +74,7 @@ def gaussian_step(
     if type(x) is not Tensor and _arrays.is_foreign(x):
         return _arrays.in_torch(gaussian_step, x, locals())
     branch = _checks.count("branch", branch)
-    _checks.step(step)
+    step = _checks.step_or_tensor(step, x)
     _gaussian.check_rows("x", x, None)
     _gaussian.check_rows("prediction", prediction, x)
     if shift is not None:
@@ -104,7 +107,7 @@ def _launch(
     branch: int,
     seeds: Tensor | None,
     seed: int,
-    step: int,
+    step: Any,
     slots: Tensor | None,
     backend: str | None,
     out: Tensor | None = None,
@@ -114,6 +117,8 @@ def _launch(
     if out is not None:
         _checks.apart("out", (out,), (x, prediction, shift, coefficients, ancestors, seeds, slots))
     backend = config.choose_backend(x.device, backend)
+    if backend != "triton":
+        step = int(step)
     if backend != "torch":
         children = _empty_children(x, ancestors, branch) if out is None else out
         settings = (

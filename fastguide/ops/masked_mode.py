@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ def masked_mode(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | Tensor = 0,
-    step: int = 0,
+    step: int | Tensor = 0,
     slots: Tensor | None = None,
     lengths: Tensor | None = None,
     out: Tensor | None = None,
@@ -41,7 +43,7 @@ def masked_mode(
         top_p: of ``"draw"``, in ``(0, 1]``.
         seed: an int (one group), or ``[G]`` int64, one a group of ``U / G`` consecutive states. Read by ``"draw"``
             only, as are ``step`` and ``slots``; the number of groups also tells which length a state has.
-        step: the number of the step, keying the draws.
+        step: the number of the step, keying the draws; or a tensor of it, as there.
         slots: ``[U]`` int64 or int32, the number of each state within its group; default ``0..U/G-1``.
         lengths: ``[G]`` int64 or int32; positions from the length of the group on are padding, copied and never filled.
         out: ``[U, L]``, contiguous, of the dtype of ``tokens`` and apart from them: written and returned.
@@ -60,7 +62,7 @@ def masked_mode(
         return _arrays.in_torch(masked_mode, tokens, locals())
     if rule not in ("argmax", "draw"):
         _checks.choice("rule", rule, ("argmax", "draw"))
-    _checks.step(step)
+    step = _checks.step_or_tensor(step, tokens)
     inverse_temperature = _masked.check_temperature(temperature) if rule == "draw" else 0.0
     tokens, logits = _masked.check_states(tokens, logits)
     most, share = _masked.check_truncation(top_k, top_p)
@@ -88,13 +90,15 @@ def _launch(
     bias: Tensor | None,
     seeds: Tensor | None,
     seed: int,
-    step: int,
+    step: Any,
     slots: Tensor | None,
     lengths: Tensor | None,
     backend: str | None,
     out: Tensor | None = None,
 ) -> Tensor:
     backend = config.choose_backend(tokens.device, backend)
+    if backend != "triton":
+        step = int(step)
     if backend != "torch":
         filled = torch.empty_like(tokens) if out is None else out
         settings = (

@@ -7,6 +7,8 @@ it should be, a forbidden token never, and the same seed gives the same tokens o
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,7 +36,7 @@ def masked_step(
     ancestors: Tensor | None = None,
     branch: int = 1,
     seed: int | Tensor = 0,
-    step: int = 0,
+    step: int | Tensor = 0,
     slots: Tensor | None = None,
     lengths: Tensor | None = None,
     out: Tensor | None = None,
@@ -75,7 +77,8 @@ def masked_step(
         ancestors: ``[P]`` int64 or int32, the row of ``tokens`` that each particle continues; default ``0..U-1``.
         branch: children of a particle, M.
         seed: an int (one group), or ``[G]`` int64, one a group; groups are contiguous and of equal size, G divides P.
-        step: the number of the step, keying its draws.
+        step: the number of the step, keying its draws; or an int64 tensor of it on the device, which the kernels of
+            ``"triton"`` read themselves, so that a captured graph draws anew at each replay.
         slots: ``[P]`` int64 or int32, the number of each particle within its group; default ``0..P/G-1``.
         lengths: ``[G]`` int64 or int32; positions from the length of the group on are padding: copied, never drawn,
             remasked or counted.
@@ -97,7 +100,7 @@ def masked_step(
     if remask_probability != 0:
         _masked.check_probability("remask_probability", remask_probability)
     branch = _checks.count("branch", branch)
-    _checks.step(step)
+    step = _checks.step_or_tensor(step, tokens)
     inverse_temperature = _masked.check_temperature(temperature)
     tokens, logits = _masked.check_states(tokens, logits)
     most, share = _masked.check_truncation(top_k, top_p)
@@ -144,7 +147,7 @@ def _launch(
     branch: int,
     seeds: Tensor | None,
     seed: int,
-    step: int,
+    step: Any,
     slots: Tensor | None,
     lengths: Tensor | None,
     backend: str | None,
@@ -153,6 +156,8 @@ def _launch(
     if counts is not None and not deferring():
         _masked.refuse_negative("reveal_count", counts)
     backend = config.choose_backend(tokens.device, backend)
+    if backend != "triton":
+        step = int(step)
     if backend != "torch":
         children = _empty_children(tokens, ancestors, branch) if out is None else out
         settings = (

@@ -132,7 +132,7 @@ def _list_revealed(
         flat = (p[:, None] * branch + m) * length + at
         child = tl.load(children + flat, mask=inside, other=0)
         strange = used & ((child < 0) | (child > vocab))
-        first = states.to(tl.int64) * length + particles
+        first = tl.full([], states, tl.int64) * length + particles
         worst = tl.minimum(worst, trouble(strange, flat + first, OUT_OF_RANGE, RANGES))
         revealed = used & (token == vocab) & (child >= 0) & (child < vocab)
         tl.store(terms + flat, tl.zeros([P, L], tl.float64), mask=inside)
@@ -179,7 +179,7 @@ def _weigh_narrow(
             after = tl.sum(tl.where(chosen, shifted, 0.0), 1)
             drawn = (before >= -MAX_LOG_WEIGHT) & (after >= -MAX_LOG_WEIGHT)
             impossible = revealed & (drawn == 0)
-            index = flat + states.to(tl.int64) * length * 2
+            index = flat + tl.full([], states, tl.int64) * length * 2
             worst = tl.minimum(worst, trouble(impossible, index, DEGENERATE, ROWS))
             gain = tl.where(drawn, after, 0.0).to(tl.float64) - tl.where(drawn, before, 0.0).to(tl.float64)
             tl.store(terms + flat, change - gain, mask=revealed)
@@ -241,7 +241,7 @@ def _weigh_wide(
                 before = scale_logits(row_logits + token, token_bias, True, inverse_temperature)
                 after = before + tl.load(row_shift + token)
                 drawn = (before >= least) & (before >= -MAX_LOG_WEIGHT) & (after >= -MAX_LOG_WEIGHT)
-                index = flat + states.to(tl.int64) * length * 2
+                index = flat + tl.full([], states, tl.int64) * length * 2
                 worst = tl.minimum(worst, trouble(drawn == 0, index, DEGENERATE, ROWS))
                 gain = tl.where(drawn, after, 0.0).to(tl.float64) - tl.where(drawn, before, 0.0).to(tl.float64)
                 tl.store(terms + flat, change - gain)

@@ -101,7 +101,7 @@ def _change(
     if lengths is not None:
         used = used & (at < tl.load(lengths + group, mask=present, other=0)[:, None])
     strange = used & ((token < 0) | (token > vocab))
-    report(status, trouble(strange, where + p[:, None] * 0 + 2 * particles.to(tl.int64), OUT_OF_RANGE, RANGES))
+    report(status, trouble(strange, where + tl.full([], particles, tl.int64) * 2, OUT_OF_RANGE, RANGES))
     masked = used & (token == vocab)
     loose = used & (token != vocab)
     if frozen is not None:

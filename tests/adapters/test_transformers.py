@@ -16,7 +16,7 @@ from tests.oracle.enumerable import noise_floor, total_variation
 
 transformers = pytest.importorskip("transformers")
 
-from fastguide.adapters import transformers as adapter  # noqa: E402 - after the skip
+from fastguide.adapters.transformers import causal as of_causal_models  # noqa: E402 - after the skip
 from fastguide.adapters.transformers import fill_mask, generate  # noqa: E402
 
 PROMPTS = {
@@ -71,7 +71,7 @@ class TestScores:
             seen.update(process=process, denoiser=denoiser, **settings)
             raise StopIteration
 
-        monkeypatch.setattr(adapter, "sample", spy)
+        monkeypatch.setattr(of_causal_models, "sample", spy)
         with pytest.raises(StopIteration):
             generate(model, reward=reward, guidance=SMC, **options)
         process, denoiser, mask = seen["process"], seen["denoiser"], seen["process"].mask

@@ -103,31 +103,31 @@ class TestTDS:
         normalizer_is_unbiased(oracle, NoRatio(scale=0.0))
 
 
+def distance_when_guided_by_values(**settings):
+    """Of 40,000 samples of `ClassifierGuidance` by exact soft values, and of as many exact draws."""
+    oracle = TabularMasked(**settings)
+    values, target = oracle.soft_values(1.0), oracle.target(1.0)[0]
+
+    def delta(states):
+        x = states.x[:, None, None].expand(-1, 3, 3, -1).clone()
+        for at in range(3):
+            x[:, at, :, at] = torch.arange(3)
+        table = values[states.step]
+        change = table[oracle.row(x)] - table[oracle.row(states.x)][:, None, None]
+        return torch.where((states.x == oracle.mask)[..., None], change, 0.0)
+
+    result = sampled(oracle, fg.ClassifierGuidance(gradient=delta), 40_000, 1)
+    found = total_variation(oracle.frequencies(result.samples, result.log_weights), target)
+    return found, noise_floor(target, 40_000)
+
+
 class TestClassifierGuidance:
-    def distance(self, **settings):
-        """Of 40,000 samples guided by exact soft values, and of as many exact draws."""
-        oracle = TabularMasked(**settings)
-        values, target = oracle.soft_values(1.0), oracle.target(1.0)[0]
-
-        def delta(states):
-            x = states.x[:, None, None].expand(-1, 3, 3, -1).clone()
-            for at in range(3):
-                x[:, at, :, at] = torch.arange(3)
-            table = values[states.step]
-            change = table[oracle.row(x)] - table[oracle.row(states.x)][:, None, None]
-            return torch.where((states.x == oracle.mask)[..., None], change, 0.0)
-
-        result = sampled(oracle, fg.ClassifierGuidance(gradient=delta), 40_000, 1)
-        return total_variation(oracle.frequencies(result.samples, result.log_weights), target), noise_floor(
-            target, 40_000
-        )
-
     def test_of_one_position_a_step_is_exact_with_exact_values(self):
-        found, floor = self.distance(steps=3, options={"reveal": "count"})
+        found, floor = distance_when_guided_by_values(steps=3, options={"reveal": "count"})
         assert found < 1.5 * floor
 
     def test_comes_nearer_to_the_target_with_more_steps(self):
-        found = [self.distance(steps=steps) for steps in (2, 8, 64)]
+        found = [distance_when_guided_by_values(steps=steps) for steps in (2, 8, 64)]
         assert found[0][0] > 2 * found[1][0] > 4 * found[2][0]
         assert found[2][0] < 3 * found[2][1]
 

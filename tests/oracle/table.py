@@ -21,6 +21,7 @@ from fastguide.guidance import Guidance
 from fastguide.guidance.protocol import proposal_of
 from tests.guidance.test_exact import CONSISTENT
 from tests.guidance.test_gaussian import run as run_mixture
+from tests.guidance.test_tds import distance_when_guided_by_values
 from tests.guidance.test_tds import normalizer_ratio as guided_ratio
 from tests.mutants import MUTANTS, NoRatio
 from tests.oracle.autoregressive import HiddenMarkov
@@ -50,6 +51,7 @@ BIASED = {
 }
 CHILDREN = (1, 2, 4, 8, 16, 32, 64)
 SWEEPS = (1, 2, 4, 8, 16, 32)
+STEPS = (1, 2, 4, 8, 16, 32, 64)
 SEARCHES = {
     f"{policy} {growth:g}": fg.TreeSearch(policy=policy, growth=growth)
     for policy, growth in [*(("boltzmann", g) for g in (0.5, 0.8, 0.9, 0.95, 1.0)), ("uct", 0.8)]
@@ -204,6 +206,13 @@ def mixture_rows() -> Iterator[Row]:
         }
 
 
+def step_rows() -> Iterator[Row]:
+    """ClassifierGuidance by exact soft values in so many steps, 40,000 samples; beside it that of as many exact draws."""
+    for steps in STEPS:
+        found, floor = distance_when_guided_by_values(steps=steps)
+        yield {"steps": steps, "total variation": found, "exact draws": floor}
+
+
 def fault_rows() -> Iterator[Row]:
     """Mean of Ẑ in units of Z over 20,000 groups of 4, values at random: each fault of `tests/mutants.py`, and without it."""
     oracle = TabularMasked()
@@ -226,6 +235,7 @@ SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
     "sweeps": ("Sweeps of particle Gibbs", sweep_rows),
     "rollouts": ("Rollouts of tree search", rollout_rows),
     "mixture": ("Real states", mixture_rows),
+    "steps": ("Steps of classifier guidance", step_rows),
     "faults": ("Faults", fault_rows),
 }
 

@@ -234,12 +234,12 @@ def test_nothing_is_a_result_of_its_shape() -> None:
 
 
 def test_a_step_from_the_device_draws_the_same() -> None:
-    from fastguide.ops import _triton
-
     tokens, logits = (x.to(DEVICE) for x in masked_states(4, 9, 22))
-    expected = masked_step(tokens, logits, reveal_probability=0.5, seed=3, step=7, backend="triton")
-    got = torch.empty_like(expected)
-    step, seeds = torch.tensor([7], device=DEVICE), None
-    settings_ = (tokens, logits, got, 0.5, None, -1, False, 0.0, None, 1.0, 0, 1.0, None, None, None, seeds, 3, step)
-    assert _triton.run("masked_step", tokens, *settings_, None, None) == (0, -1)
-    assert torch.equal(got, expected)
+    step = torch.tensor([7], device=DEVICE)
+    for backend in ("torch", "cpu", "triton") if DEVICE.type == "cpu" else ("triton",):
+        common: dict[str, Any] = {"reveal_probability": 0.5, "seed": 3, "backend": backend}
+        assert torch.equal(
+            masked_step(tokens, logits, step=step, **common), masked_step(tokens, logits, step=7, **common)
+        )
+    with pytest.raises(TypeError, match=r"step: expected a whole number or an int64 tensor of one, got torch\.int32"):
+        masked_step(tokens, logits, reveal_probability=0.5, step=step.int())
