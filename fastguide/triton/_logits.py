@@ -192,9 +192,8 @@ def narrow_tile(vocab: int) -> dict[str, int]:
     return {"R": max(2, tile_size() // 2 // tokens), "B": tokens, "num_warps": 4}
 
 
-def wide_tile(vocab: int, together: int) -> dict[str, int]:
-    """Return the tile of a row of many blocks, ``together`` at a time (1, 2 or 4): as many as spill no register."""
+def wide_tile(vocab: int) -> dict[str, int]:
+    """Return the tile of a row of many blocks, four at a time: of 1, 2 and 4 the one that spills no register anywhere."""
     blocks = power_of_two(cdiv(vocab, _BLOCK))
-    warps = max(4, 2 * together)
-    together = min(blocks, _INTERPRETED_BLOCKS if interpreted() else together)
-    return {"N": blocks // together, "C": together, "num_warps": warps}
+    together = min(blocks, _INTERPRETED_BLOCKS if interpreted() else 4)
+    return {"N": blocks // together, "C": together, "num_warps": 8}
