@@ -186,15 +186,14 @@ def headroom(vocab: int) -> int:
     return max(0, (cdiv(vocab, _BLOCK) - 1).bit_length() - 4)
 
 
-def narrow_tile(vocab: int, part: int = 2) -> dict[str, int]:
-    """Return the tile of rows of one block: a part of the usual size, for a weight and its prefix take four registers."""
+def narrow_tile(vocab: int) -> dict[str, int]:
+    """Return the tile of rows of one block: half the usual size, for a weight and its prefix take four registers."""
     tokens = power_of_two(max(vocab, 2))
-    return {"R": max(2, tile_size() // part // tokens), "B": tokens, "num_warps": 4}
+    return {"R": max(2, tile_size() // 2 // tokens), "B": tokens, "num_warps": 4}
 
 
-def wide_tile(vocab: int, together: int) -> dict[str, int]:
-    """Return the tile of a row of many blocks, ``together`` at a time (1, 2 or 4): as many as spill no register."""
+def wide_tile(vocab: int) -> dict[str, int]:
+    """Return the tile of a row of many blocks, four at a time: of 1, 2 and 4 the one that spills no register anywhere."""
     blocks = power_of_two(cdiv(vocab, _BLOCK))
-    warps = 4 if together == 1 else 8
-    together = min(blocks, _INTERPRETED_BLOCKS if interpreted() else together)
-    return {"N": blocks // together, "C": together, "num_warps": warps}
+    together = min(blocks, _INTERPRETED_BLOCKS if interpreted() else 4)
+    return {"N": blocks // together, "C": together, "num_warps": 8}

@@ -301,13 +301,11 @@ def masked_log_ratio(
     )  # fmt: skip
     cut, modes = (inverse_temperature, kept, share), {"CUT": kept > 0 or share != 0, **_launch.EXACT}
     if vocab <= _BLOCK:
-        narrow = narrow_tile(vocab, 4 if modes["CUT"] else 2)
+        narrow = narrow_tile(vocab) | {"num_warps": 8}  # two rows of weights in registers
         grid = programs(_launch.cdiv(entries, narrow["R"]), device)
         _weigh_narrow[(grid,)](*given, *cut, **modes, **narrow)
     else:
-        _weigh_wide[(programs(entries, device),)](
-            *given, headroom(vocab), *cut, **modes, **wide_tile(vocab, 4 if modes["CUT"] else 2)
-        )
+        _weigh_wide[(programs(entries, device),)](*given, headroom(vocab), *cut, **modes, **wide_tile(vocab))
     rows = 128
     _add_terms[(_launch.cdiv(particles * branch, rows),)](
         terms, ratios, particles * branch, length, R=rows, num_warps=4, **_launch.EXACT
@@ -321,9 +319,9 @@ def _variants() -> list[_launch.Variant]:
         variant(_add_terms, {"R": 128}, 4, ""),
     ]
     for cut, label in ((False, ""), (True, ", cut")):
-        narrow, wide = narrow_tile(22, 4 if cut else 2), wide_tile(32_000, 4 if cut else 2)
-        found.append(variant(_weigh_narrow, {"R": narrow["R"], "B": narrow["B"], "CUT": cut}, 4, f"V = 22{label}"))
-        found.append(variant(_weigh_narrow, {"R": 2, "B": 512, "CUT": cut}, 4, f"V = 512{label}"))
+        narrow, wide = narrow_tile(22), wide_tile(32_000)
+        found.append(variant(_weigh_narrow, {"R": narrow["R"], "B": narrow["B"], "CUT": cut}, 8, f"V = 22{label}"))
+        found.append(variant(_weigh_narrow, {"R": 2, "B": 512, "CUT": cut}, 8, f"V = 512{label}"))
         found.append(
             variant(_weigh_wide, {"N": wide["N"], "C": wide["C"], "CUT": cut}, wide["num_warps"], f"V = 32,000{label}")
         )

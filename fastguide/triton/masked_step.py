@@ -387,7 +387,7 @@ def masked_step(
         if vocab <= _BLOCK:
             _rank_narrow[(_launch.cdiv(rows, narrow["R"]),)](*ranked, *cut, CUT=cuts, **narrow, **_launch.EXACT)
         elif rows:
-            wide = wide_tile(vocab, 1 if cuts else 2)
+            wide = wide_tile(vocab)
             _rank_wide[(rows,)](*ranked, headroom(vocab), *cut, CUT=cuts, **wide, **_launch.EXACT)
 
     entries = particles * length
@@ -409,7 +409,7 @@ def masked_step(
         _draw_narrow[(grid,)](*row, length, vocab, *cut, **modes, **narrow)
     else:
         grid = programs(entries, device)
-        wide = wide_tile(vocab, 4 if modes["CUT"] else 2)
+        wide = wide_tile(vocab)
         _draw_wide[(grid,)](*row, length, vocab, headroom(vocab), *cut, **modes, **wide)
 
 
@@ -430,21 +430,19 @@ def _variants() -> list[_launch.Variant]:
     ]
     for cut, label in ((False, ""), (True, ", cut")):
         for vocab in (22, 512):
-            rows, warps = narrow_tile(vocab), narrow_tile(vocab).pop("num_warps")
-            rows = {"R": rows["R"], "B": rows["B"], "CUT": cut}
+            narrow = narrow_tile(vocab)
+            rows, warps = {"R": narrow["R"], "B": narrow["B"], "CUT": cut}, narrow["num_warps"]
             mode = {"STREAM": int(Stream.TOKENS), "CERTAIN": False}
             found.append(variant(_draw_narrow, {**none, **rows, **mode}, warps, f"V = {vocab}{label}"))
             found.append(variant(_draw_narrow, {**rows, **mode}, warps, f"V = {vocab}{label}, bias, shift"))
             found.append(variant(_rank_narrow, rows, warps, f"V = {vocab}{label}"))
-        drawn, ranked = wide_tile(32_000, 4 if cut else 2), wide_tile(32_000, 1 if cut else 2)
-        label = f"V = 32,000{label}"
-        warps = drawn.pop("num_warps")
-        found.append(variant(_draw_wide, {**drawn, **mode, "CUT": cut}, warps, f"{label}, bias, shift"))
-        warps = ranked.pop("num_warps")
-        found.append(variant(_rank_wide, {**ranked, "CUT": cut}, warps, label))
+        wide, label = wide_tile(32_000), f"V = 32,000{label}"
+        row, warps = {"N": wide["N"], "C": wide["C"], "CUT": cut}, wide["num_warps"]
+        found.append(variant(_draw_wide, {**row, **mode}, warps, f"{label}, bias, shift"))
+        found.append(variant(_rank_wide, row, warps, label))
     certain = {"STREAM": int(Stream.VALUE), "CERTAIN": True, "CUT": False}
     found.append(variant(_draw_narrow, {"R": 16, "B": 32, **none, **certain}, 4, "V = 22, largest"))
-    found.append(variant(_draw_wide, {"N": 32, "C": 2, **none, **certain}, 4, "V = 32,000, largest"))
+    found.append(variant(_draw_wide, {"N": 16, "C": 4, **none, **certain}, 8, "V = 32,000, largest"))
     return found
 
 
