@@ -39,7 +39,7 @@ NOTES = """# Guidance of ProteinMPNN on 1UBI by mean pLDDT
 `python examples/protein_methods.py`. A run has as many particles as its reward rows pay for; *mean* is over its samples by
 their weights, *best* the best of them, *distance* in how many of 76 positions two of them differ; 95 % intervals over the
 seeds. The network that predicts pLDDT does not stop at 100, and is easily flattered. Seconds are wall time: compare them only
-where nothing else ran, as for the second table of the record in `bench/results` (one thread), but not for its first.
+where nothing else ran, as for the second table of the record in `bench/results` (two threads), but not for its first.
 
 {}
 
