@@ -1,4 +1,5 @@
 #include "cuda/rows.h"
+#include "cuda/copy.h"
 
 #include "core/reweight.h"
 #include "cuda/offspring.h"

@@ -7,7 +7,7 @@
 // before. Beyond kFew blocks sums are folded once, in a launch between.
 #pragma once
 
-#include "cuda/copy.h"
+#include "cuda/moving.h"
 #include "cuda/select.h"
 
 namespace fg::cuda {
