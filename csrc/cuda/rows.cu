@@ -1,5 +1,5 @@
-#include "cuda/rows.h"
 #include "cuda/copy.h"
+#include "cuda/rows.h"
 
 #include "core/reweight.h"
 #include "cuda/offspring.h"
