@@ -111,7 +111,7 @@ class Run:
         run.scene = replace(self.scene, bound=bound, alpha=guidance.alpha)
         used = self.predictor
         run.predictor = Predictor(run.scene, self.memory, used.call_rows, self.device, used.computed, used.recomputed)
-        run.x, run.first, run.retained, run.history = bound.x, 0, None, None
+        run.x, run.first, run.retained, run.history, run.offspring = bound.x, 0, None, None, None
         return run
 
     def sample(self) -> Result:

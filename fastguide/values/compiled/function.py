@@ -39,8 +39,30 @@ class _Function(Compiled):
         """A function sees any number of columns."""
 
 
+class _OneDtype(_Function):
+    """A function that reads states of one dtype."""
+
+    name: str
+    dtype: torch.dtype
+    _number: int
+
+    def _check_dtype(self) -> None:
+        if self.dtype not in DTYPES:
+            raise TypeError(f"dtype: expected one of {', '.join(map(str, DTYPES))}, got {self.dtype}")
+
+    def _enroll(self, function: CompiledFunction) -> None:
+        object.__setattr__(self, "_function", function)
+        object.__setattr__(self, "_number", enroll(function))
+
+    def arguments(self, dtype: torch.dtype) -> tuple[list[Tensor], list[int]]:
+        """Return the number of the function."""
+        if dtype != self.dtype:
+            raise TypeError(f"{self.name}: states: the function reads {self.dtype}, got {dtype}; convert them")
+        return [], [self._number]
+
+
 @dataclass(frozen=True, eq=False)
-class Function(_Function):
+class Function(_OneDtype):
     """A compiled function, whatever it was written in.
 
     Args:
@@ -59,21 +81,13 @@ class Function(_Function):
     _number: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise TypeError(f"dtype: expected one of {', '.join(map(str, DTYPES))}, got {self.dtype}")
+        self._check_dtype()
         function = CompiledFunction(self.name, self.dtype, _address(self.address), self.address)
-        object.__setattr__(self, "_function", function)
-        object.__setattr__(self, "_number", enroll(function))
-
-    def arguments(self, dtype: torch.dtype) -> tuple[list[Tensor], list[int]]:
-        """Return the number of the function."""
-        if dtype != self.dtype:
-            raise TypeError(f"{self.name}: states: the function reads {self.dtype}, got {dtype}; convert them")
-        return [], [self._number]
+        self._enroll(function)
 
 
 @dataclass(frozen=True, eq=False)
-class TritonFunction(_Function):
+class TritonFunction(_OneDtype):
     """A value written as a device function of Triton, inlined into the kernel that evaluates it::
 
         @triton.jit
@@ -102,8 +116,7 @@ class TritonFunction(_Function):
     _number: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise TypeError(f"dtype: expected one of {', '.join(map(str, DTYPES))}, got {self.dtype}")
+        self._check_dtype()
         if not hasattr(self.function, "fn"):
             raise TypeError(
                 f"function: expected a function decorated by triton.jit, got {type(self.function).__name__}"
@@ -112,10 +125,7 @@ class TritonFunction(_Function):
         function = CompiledFunction(
             self.name, self.dtype, 0, self.function, None if self.python is None else self._run, self.function
         )
-        object.__setattr__(self, "_function", function)
-        object.__setattr__(self, "_number", enroll(function))
-
-    arguments = Function.arguments
+        self._enroll(function)
 
     def _run(self, rows: Tensor) -> Tensor:
         assert self.python is not None
