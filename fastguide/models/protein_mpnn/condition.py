@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastguide import ops
 from fastguide.models.protein_mpnn.backbone import Backbone, prepare
 from fastguide.models.protein_mpnn.decoder import MASK, MASKED, Decoder
 from fastguide.models.protein_mpnn.encoder import encode
@@ -16,6 +18,23 @@ from fastguide.models.protein_mpnn.weights import ALPHABET, Weights
 
 if TYPE_CHECKING:
     from fastguide.protein import Design
+
+
+class Cached(NamedTuple):
+    """What a call keeps of its particles, so that their children compute no more than what the new tokens change.
+
+    A row of the decoder reads its neighbours and nothing else, and what was revealed stays as it was. So the row of a
+    masked residue changes only with its neighbours, in the same way for all children of a parent that show it the same
+    tokens, and that of a residue revealed now is the parent's.
+
+    Attributes:
+        keys: ``[n, layers - 1, F, H]`` float32, what each free residue tells those that see it, with its token once it is
+            revealed.
+        logits: ``[n, F, 20]`` float32 of the masked residues, without bias; NaN where neither keys nor logits were computed.
+    """
+
+    keys: Tensor
+    logits: Tensor
 
 
 class Condition:
@@ -27,7 +46,7 @@ class Condition:
     Attributes:
         layout: the mapping between variables and residues.
         decoder: the decoder of the free residues.
-        blank: ``[1, layers - 1, F, H]``, the keys of a particle that has revealed nothing.
+        blank: what is known of one particle that has revealed nothing.
     """
 
     def __init__(self, weights: Weights, layout: Layout) -> None:
@@ -36,43 +55,47 @@ class Condition:
         backbone = prepare(weights, encode(weights, structure))
         context = _read_fixed(backbone, layout.fixed, structure.tokens)
         self.decoder = Decoder(backbone, layout.columns, context, tabulate=True)
-        self.blank = self.decoder.keys(1)
-        size = self.decoder.size
-        self.decoder.run(
-            torch.full((1, size), MASK),
-            torch.full((1, size), MASKED, dtype=torch.int16),
-            torch.arange(size),
-            self.blank,
-        )
+        keys, size = self.decoder.keys(1), self.decoder.size
+        nothing = torch.full((1, size), MASK), torch.full((1, size), MASKED, dtype=torch.int16)
+        self.blank = Cached(keys, self.decoder.run(*nothing, torch.arange(size), keys)[None, :, :MASK])
 
-    def add_tokens(self, keys: Tensor, x: Tensor, fresh: Tensor) -> None:
-        """Add the tokens of what is revealed now, ``fresh`` ``[n, >= L]``, to ``keys`` ``[n, layers - 1, F, H]``."""
-        particle, column = fresh[:, self.layout.owner].nonzero(as_tuple=True)
-        token = x[particle, self.layout.owner[column]]
-        for depth, embedded in enumerate(self.decoder.backbone.tokens[1:]):
-            keys[particle, depth, column] += embedded[token]
-
-    def predict(self, x: Tensor, ranks: Tensor, wanted: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the logits of variables, and the keys of the residues once all of them are known.
+    def predict(
+        self, x: Tensor, ranks: Tensor, wanted: Tensor, fresh: Tensor, parents: Tensor, cached: Cached | None
+    ) -> tuple[Tensor, Cached | None]:
+        """Return the logits of variables, and what their children continue.
 
         Args:
             x: ``[n, >= L]`` int64.
             ranks: ``[n, >= L]`` int16.
             wanted: ``[n, >= L]`` bool, the masked variables to predict.
-            keys: those of the revealed residues, which are changed in place, or None to compute them.
+            fresh: ``[n, >= L]`` bool, what was revealed since the parents' call.
+            parents: ``[n]`` int64; rows of one parent share what they have in common.
+            cached: what is known of each row's parent, which is changed in place, or None to compute all.
 
         Returns:
-            ``[n, L, 20]`` float32 with bias, zero where not wanted, and ``[n, layers - 1, F, H]``.
+            ``[n, L, 20]`` float32 with bias, zero where not wanted; and ``cached``.
         """
-        owner = self.layout.owner
-        tokens, ranks = x[:, owner], ranks[:, owner]
-        computed = wanted[:, owner] if keys is not None else wanted[:, owner] | (ranks < MASKED)
-        keys = self.decoder.keys(len(x)) if keys is None else keys
-        rows = computed.flatten().nonzero().squeeze(1)
-        logits = torch.zeros(tokens.numel(), MASK, dtype=torch.float32)
-        logits[rows] = self.decoder.run(tokens, ranks, rows, keys)[:, :MASK]
-        mean = self.layout.average(logits.view(*tokens.shape, MASK)) + self.layout.design.bias
-        return mean.where(wanted[:, : self.layout.length, None], 0.0), keys
+        owner, size = self.layout.owner, self.decoder.size
+        tokens, ranks, given = x[:, owner], ranks[:, owner], wanted[:, owner]
+        if cached is None:
+            rows = (given | (ranks < MASKED)).flatten().nonzero().squeeze(1)
+            logits = torch.zeros(len(x), size, MASK, dtype=torch.float32)
+            logits.view(-1, MASK)[rows] = self.decoder.run(tokens, ranks, rows, self.decoder.keys(len(x)))[:, :MASK]
+        else:
+            keys, logits = cached
+            _add_tokens(keys, self.decoder.backbone.tokens[1:], tokens, fresh[:, owner])
+            shown = self.decoder.shown(tokens, fresh[:, owner])
+            stale = (ranks == MASKED) & ((shown < MASK).any(2) | logits[..., 0].isnan())
+            logits.masked_fill_(stale[..., None], torch.nan)
+            particle, position = (stale & given).nonzero(as_tuple=True)
+            origin = (parents[particle] * size + position)[:, None].view(torch.uint8)
+            same = ops.unique(torch.cat([shown[particle, position], origin], dim=1))
+            first = same.representatives[same.inverse]
+            rows = (particle * size + position)[same.representatives]
+            logits[particle, position] = self.decoder.run(tokens, ranks, rows, keys)[same.inverse, :MASK]
+            keys[particle, :, position] = keys[particle[first], :, position[first]]
+        mean = self.layout.average(logits) + self.layout.design.bias
+        return mean.where(wanted[:, : self.layout.length, None], 0.0), cached
 
 
 class Layout:
@@ -146,6 +169,14 @@ class Layout:
         chain = self.design.structure.chain[self.output].tolist()
         breaks = ["/" if i and chain[i] != chain[i - 1] else "" for i in range(len(chain))]
         return ["".join(b + ALPHABET[t] for b, t in zip(breaks, row, strict=True)) for row in residues.tolist()]
+
+
+def _add_tokens(keys: Tensor, embedded: Sequence[Tensor], tokens: Tensor, fresh: Tensor) -> None:
+    """Add the tokens of what is revealed now, ``fresh`` ``[n, F]``, to ``keys`` ``[n, layers - 1, F, H]``."""
+    particle, position = fresh.nonzero(as_tuple=True)
+    token = tokens[particle, position]
+    for depth, table in enumerate(embedded):
+        keys[particle, depth, position] += table[token]
 
 
 def _read_fixed(backbone: Backbone, fixed: Tensor, tokens: Tensor) -> list[Tensor]:

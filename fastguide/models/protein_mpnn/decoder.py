@@ -79,6 +79,14 @@ class Decoder:
         """Return room for the keys of ``n`` particles, ``[n, layers - 1, F, H]`` float32, for `run` to fill."""
         return torch.zeros(n, len(self._base) - 1, self.size, self.hidden, dtype=torch.float32)
 
+    def shown(self, tokens: Tensor, fresh: Tensor) -> Tensor:
+        """Return which tokens each residue is shown by its neighbours in ``fresh`` ``[n, F]``: ``[n, F, K]`` uint8.
+
+        `MASK` stands where a neighbour shows nothing new.
+        """
+        token = F.pad(torch.where(fresh, tokens, MASK).to(torch.uint8), (0, 1), value=MASK)
+        return token[:, self._neighbours]
+
     def run(self, tokens: Tensor, ranks: Tensor, rows: Tensor, keys: Tensor) -> Tensor:
         """Return the logits of some rows.
 

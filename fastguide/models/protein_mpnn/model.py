@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastguide.memory import total_bytes
-from fastguide.models.protein_mpnn.condition import Condition, Layout
+from fastguide.models.protein_mpnn.condition import Cached, Condition, Layout
 from fastguide.models.protein_mpnn.decoder import MASK, MASKED
 from fastguide.models.protein_mpnn.layers import inference
 from fastguide.models.protein_mpnn.weights import find_weights, load_weights
@@ -36,17 +36,19 @@ class ProteinMPNN(Denoiser):
 
     The state is a dict: ``condition`` ``[n]`` int64, the design of each particle; ``ranks`` ``[n, L]`` int16, when each
     variable was revealed, counted without gaps, 32767 where it was not; and, if rows are cached, ``keys``
-    ``[n, 2, F, 128]`` float32, what each free residue tells those that see it. Results have the same bits with the
-    cache and without, in any batch, and for any number of threads.
+    ``[n, 2, F, 128]`` float32, what each free residue tells those that see it, and ``logits`` ``[n, F, 20]`` float32 of
+    the masked ones. A child computes the residues that see something new, and those only once among the children of a
+    parent that see the same. Results have the same bits with the cache and without, in any batch, and for any number of
+    threads.
 
     Args:
         design: what to design where ``condition`` names nothing else; or several designs that are to share batches, the
             first of which is the default.
         weights: the name of a network in the proteinmpnn package, or a path to a weight file in its format.
         soluble: take the networks trained on soluble proteins.
-        cache: keep ``keys`` in the state, 1 KB a free residue and particle; "auto" keeps them if those of the ``n``
-            particles of `init` take less than a quarter of the machine's memory. Without them every call computes the
-            revealed rows again.
+        cache: keep ``keys`` and ``logits`` in the state, 1.1 KB a free residue and particle; "auto" keeps them if those
+            of the ``n`` particles of `init` take less than a quarter of the machine's memory. Without them every call
+            computes all rows again.
 
     Attributes:
         vocab: 20. The network's column for X is dropped.
@@ -116,12 +118,11 @@ class ProteinMPNN(Denoiser):
             "condition": torch.full((n,), index),
             "ranks": torch.full((n, self.length), MASKED, dtype=torch.int16),
         }
-        blank = self._condition(index).blank
         width = max(len(layout.columns) for layout in self._layouts)
-        blank = F.pad(blank, (0, 0, 0, width - blank.shape[2]))
+        keys, logits = (F.pad(known, (0, 0, 0, width - known.shape[-2])) for known in self._condition(index).blank)
         # Of the memory in all, not of what is free now: groups of one run have to come to the same decision.
-        if self.cache is True or (self.cache == "auto" and 4 * n * blank.nbytes < total_bytes()):
-            state["keys"] = blank.repeat(n, 1, 1, 1)
+        if self.cache is True or (self.cache == "auto" and 4 * n * (keys.nbytes + logits.nbytes) < total_bytes()):
+            state |= {"keys": keys.repeat(n, 1, 1, 1), "logits": logits.repeat(n, 1, 1)}
         return state
 
     def __call__(
@@ -160,20 +161,20 @@ class ProteinMPNN(Denoiser):
             wanted = masked if wanted is None else masked & wanted
             logits = torch.zeros(*x.shape, self.vocab, dtype=torch.float32)
             after = {"condition": known, "ranks": ranks}
-            if "keys" in state:
-                after["keys"] = torch.empty(len(x), *state["keys"].shape[1:], dtype=torch.float32)
+            cached = "keys" in state
+            if cached:
+                after |= {name: torch.zeros(len(x), *state[name].shape[1:]) for name in ("keys", "logits")}
             for index in torch.unique(known).tolist():
                 condition = self._condition(index)
                 length, size = condition.layout.length, condition.decoder.size
                 for block in torch.split((known == index).nonzero().squeeze(1), max(1, _ROWS // size)):
-                    keys = None
-                    if "keys" in state:
-                        keys = state["keys"][parents[block], :, :size]
-                        condition.add_tokens(keys, x[block], fresh[block])
-                    logits[block, :length], keys = condition.predict(x[block], ranks[block], wanted[block], keys)
-                    if "keys" in state:
-                        after["keys"][block, :, :size] = keys
-                        after["keys"][block, :, size:] = 0.0
+                    of = parents[block]
+                    before = Cached(state["keys"][of, :, :size], state["logits"][of, :size]) if cached else None
+                    logits[block, :length], now = condition.predict(
+                        x[block], ranks[block], wanted[block], fresh[block], of, before
+                    )
+                    if now is not None:
+                        after["keys"][block, :, :size], after["logits"][block, :size] = now
             return Prediction(logits, after)
 
     def key(self, x: Tensor, state: State, rows: Tensor | None = None) -> Tensor:

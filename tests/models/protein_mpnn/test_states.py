@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fastguide.models import ProteinMPNN
+from fastguide.models.protein_mpnn.decoder import Decoder
 from fastguide.models.protocol import cat_states
 
 pytestmark = pytest.mark.weights
@@ -102,6 +103,57 @@ def test_children_continue_their_parents_row(model):
     direct = model(x, torch.ones(3), parents, rows)
     moved = model(x, torch.ones(3), model.move(parents, rows))
     assert torch.equal(direct.output, moved.output)
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How many rows of the decoder each call computes."""
+    counts, run = [], Decoder.run
+
+    def counted(self, tokens, ranks, rows, keys):
+        counts.append(len(rows))
+        return run(self, tokens, ranks, rows, keys)
+
+    monkeypatch.setattr(Decoder, "run", counted)
+    return counts
+
+
+def children_of(x, rows, seed):
+    """Continue rows of masked tokens: each reveals each of its masked positions with probability 0.1, as one of 2 tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    new = torch.rand(len(rows), x.shape[1], generator=generator) < 0.1
+    return torch.where((x[rows] == MASK) & new, torch.randint(2, new.shape, generator=generator), x[rows])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_siblings_share_changes_no_bit(backbones, dimer, design, computed, tied):
+    """Three generations of brood after brood, with the rows kept and without."""
+    designed = design(dimer, variables=tuple((i, i + 30) for i in range(20))) if tied else design(backbones["1UBI"])
+    models = [ProteinMPNN(designed, cache=cache) for cache in (True, False)]
+    x, states = torch.full((3, models[0].length), MASK), [model.init(3) for model in models]
+    for generation in range(4):
+        rows = torch.randint(len(x), (40,), generator=torch.Generator().manual_seed(generation))
+        x = children_of(x, rows, generation)
+        computed.clear()
+        ours, theirs = (model(x, torch.ones(40), state, rows) for model, state in zip(models, states, strict=True))
+        assert torch.equal(ours.output, theirs.output)
+        assert computed[0] < computed[1]
+        states = [ours.state, theirs.state]
+
+
+def test_siblings_that_see_the_same_are_computed_once(model, half, computed):
+    x, prediction = half
+    rows = torch.tensor([7, 7, 7, 9])
+    position = int((x[7] == MASK).nonzero()[0])
+    children = x[rows].clone()
+    model(children, torch.ones(4), prediction.state, rows)
+    assert computed == [0]  # nothing new: all is the parents'
+    children[:3, position] = torch.tensor([4, 4, 5])
+    model(children, torch.ones(4), prediction.state, rows)
+    alone = [model(children[row : row + 1], torch.ones(1), prediction.state, rows[row : row + 1]) for row in (0, 2)]
+    assert len(alone) == 2
+    assert computed[1] == computed[2] + computed[3]
+    assert 0 < computed[2] < int((x[7] == MASK).sum())  # some residues are no neighbours of the one revealed
 
 
 def test_what_one_call_reveals_does_not_see_each_other(model, crambin):
