@@ -139,7 +139,7 @@ def test_protein_methods(tmp_path, monkeypatch):
 def test_the_recorded_protein_methods_show_what_the_page_says():
     """As recorded at equal reward rows: NestedSMC above BestOfN beyond both intervals.
 
-    That 80 children take at most 5 times as long as 10 is a bar: while the record misses it, the page of what is missed says so.
+    That 80 children take at most 5 times as long as 10 is a bar: while the record misses it, the page of missed bars says so.
     """
     found = json.loads((RESULTS / "protein_methods.json").read_text(encoding="utf-8"))
     means = {}
