@@ -68,7 +68,9 @@ def test_so_they_are_where_an_operation_runs(
     launching = _triton._load("_launch")
     monkeypatch.setattr(launching, "new_status", lambda device: device)
     monkeypatch.setattr(launching, "read_status", lambda status: (0, -1))
-    monkeypatch.setattr(_triton._load("move"), "move", lambda *arguments: launched.append((devices.current, *arguments)))
+    monkeypatch.setattr(
+        _triton._load("move"), "move", lambda *arguments: launched.append((devices.current, *arguments))
+    )
     with deferred(Deferred()) if later else nullcontext():
         assert _triton.run("move", tensor_on(index), "argument") == (0, -1)
     assert launched == [(index, "argument", torch.device("cuda", index))]
