@@ -158,9 +158,8 @@ def main() -> None:
     if arguments.check:
         sys.exit(1 if spilling(rows) or refused(rows) else 0)
     head = f"Triton {triton.__version__}. Bytes of shared memory a program, of local memory a thread.\n\n"
-    RESULTS.write_text(
-        json.dumps({"triton": triton.__version__, "kernels": [asdict(row) for row in rows]}, indent=1) + "\n"
-    )
+    lines = ",\n".join(json.dumps(asdict(row)) for row in rows)
+    RESULTS.write_text(f'{{"triton": {json.dumps(triton.__version__)}, "kernels": [\n{lines}\n]}}\n')
     RESULTS.with_suffix(".md").write_text("# Triton kernels as compiled\n\n" + head + table(rows))
     print(table(rows))
 
