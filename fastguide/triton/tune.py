@@ -14,6 +14,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from fastguide import ops
 from fastguide.deferred import Deferred, deferred
 from fastguide.triton import tuning
 from fastguide.triton.tuning import CONFIGS, Config
+from fastguide.triton.unique import unique
 from fastguide.values.compiled import MLP, Linear, MotifCount, PositionWeightMatrix, Potts, Quadratic, TritonFunction
 
 SIZES = (10, 12, 14, 16, 18, 20, 22)
@@ -72,11 +74,12 @@ def tune(
     """
     device = torch.device("cuda", torch.cuda.current_device()) if device is None else device
     costs: Costs = {}
+    measure = partial(_measure, device=device, clock=replayed if clock is None else clock)
     for workload in WORKLOADS if workloads is None else workloads:
         for size in sizes:
             if size <= workload.most:
-                call = workload.make(2**size, device)
-                found = _measure(call, device, replayed if clock is None else clock)
+                with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+                    found = measure(workload.make(2**size, device))
                 for key, cost in found.items():
                     costs.setdefault(key, []).append(cost)
                 faster = {k: c for (k, _), c in _worth_taking({key: [cost] for key, cost in found.items()}).items()}
@@ -135,8 +138,7 @@ def replayed(call: Callable[[], Any]) -> float:
     """Return the seconds of a call when a graph of it is replayed: the median of many, after a warm-up."""
     from triton.testing import do_bench_cudagraph
 
-    with torch.cuda.stream(torch.cuda.Stream()):
-        milliseconds: float = do_bench_cudagraph(call, rep=20, return_mode="median")
+    milliseconds: float = do_bench_cudagraph(call, rep=20, return_mode="median")
     return milliseconds / 1000
 
 
@@ -189,9 +191,13 @@ def _moving(row: int, dtype: torch.dtype) -> Callable[[int, torch.device], Calla
 def _equal_rows(n: int, device: torch.device) -> Callable[[], Sequence[Tensor]]:
     rows = _integers(20, max(1, n // 4), 76, device=device)[_integers(max(1, n // 4), n, device=device)].to(torch.uint8)
 
+    named, inverse, counts = (torch.empty(n, dtype=torch.int64, device=device) for _ in range(3))
+    distinct = counts.new_empty(1)
+
     def call() -> list[Tensor]:
-        found = ops.unique(rows, backend="triton")
-        return [found.inverse]
+        # The operation reads how many rows are distinct, which no graph can.
+        unique(rows, named, inverse, counts, distinct)
+        return [inverse, distinct]
 
     return call
 

@@ -19,6 +19,7 @@ def test_eager_calls_take_the_cheapest_route(operation: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_all_routes_lead_to_one_result() -> None:
     from bench import bench_dispatch
 

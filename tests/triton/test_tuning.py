@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from fastguide import ops
+from fastguide.deferred import Deferred, deferred
 from fastguide.values.compiled import TritonFunction
 from tests.specs import SPECS, assert_same_bits, masked_states
-from tests.triton.agreement import filled_with_nan, flat, on_device
+from tests.triton.agreement import NoHostReads, filled_with_nan, flat, on_device
 from tests.triton.device import DEVICE
 
 pytest.importorskip("triton")
@@ -223,11 +224,11 @@ def test_measuring_tries_every_configuration_and_keeps_what_is_faster(cache: Pat
     assert tuning.read_choices(tuning.device_name(PLACE)) == {("move.check", n): cheap["move.check"][0] for n in (2, 3)}
 
 
-def test_the_workloads_launch_what_is_launched_with_few_particles() -> None:
+def test_the_workloads_launch_all_kernels_and_read_nothing_as_a_graph_demands() -> None:
     asked = set()
     for workload in tune.WORKLOADS:
         call = workload.make(1 if "32,000" in workload.name else 8, PLACE)
-        with tuning.fixed(PLACE, {}) as choices:
+        with tuning.fixed(PLACE, {}) as choices, deferred(Deferred()), NoHostReads():
             assert all(isinstance(x, Tensor) for x in call())
         asked |= set(choices.asked)
     beyond_a_block = {"reweight_select.follow", "reweight_select.reweigh_blocks"}
