@@ -37,6 +37,7 @@ class BoundGaussian:
     ) -> None:
         refuse(process, constraints, "bias", "lengths")
         self.process, self.particles = process, particles
+        process.numbers_on(device)  # before the loop, which shall not wait for them
         self.output_bytes = 4 * math.prod(process.shape) * (2 if process.multistep else 1)
         self.x = self._noise(seeds, groups * particles, process.prior_std, process.steps, device)
         self.given, self.frozen = self._check_given(constraints, groups, particles, device)
