@@ -77,6 +77,7 @@ class Run:
     ) -> None:
         self.steering = Steering(guidance, particles=particles, groups=groups, seed=seed, device=device)
         particles, groups = self.steering.particles, self.steering.groups
+        memory = memory.on(device)
         self.value, self.memory, self.device, self.progress, self.callback = value, memory, device, progress, callback
         if condition is not None and not isinstance(condition, (list, tuple)):
             raise TypeError(f"condition: expected a list with one for each of the {groups} groups")
