@@ -7,7 +7,7 @@ micro-batch at a time, when they propose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +17,7 @@ from fastguide import ops
 from fastguide.deferred import deferring
 from fastguide.memory import Memory, fixed_batches
 from fastguide.models.protocol import Prediction, State, cat_states, state_bytes
+from fastguide.problems import Spans, part_of
 from fastguide.processes.protocol import Finishing
 from fastguide.states import Scene, States
 from fastguide.values.protocol import Value
@@ -38,6 +39,7 @@ class Frontier:
         parents: the denoiser state that ``rows`` ``[U]`` continues.
         prediction: output and state of all U, or None where they did not fit.
         predicted: whether they were computed at all.
+        spans: what the host knows of ``problem``; None where states were merged or put in another order.
     """
 
     x: Tensor
@@ -48,6 +50,7 @@ class Frontier:
     rows: Tensor
     prediction: Prediction | None = None
     predicted: bool = False
+    spans: Spans | None = None
 
 
 @dataclass
@@ -90,15 +93,23 @@ class Predictor:
     def _row_bytes(self) -> int:
         return self.scene.bound.output_bytes + self._state_bytes
 
-    def distinct(self, children: Tensor, problem: Tensor, step: int, parents: State, rows: Tensor) -> Frontier:
+    def distinct(
+        self,
+        children: Tensor,
+        problem: Tensor,
+        step: int,
+        parents: State,
+        rows: Tensor,
+        spans: Spans | None = None,
+    ) -> Frontier:
         """Merge equal children ``[R, *shape]``, each continuing row ``rows[r]`` of ``parents``, into a `Frontier`.
 
         Real-valued states are left as they are: no two of them are equal. So are all where the host reads nothing
-        (`fastguide.deferred`): how many are distinct it would have to be told.
+        (`fastguide.deferred`): how many are distinct it would have to be told. ``spans`` is what it knows of ``problem``.
         """
         if not self.memory.merge or children.is_floating_point() or deferring():
             each = torch.arange(len(children), device=children.device)
-            frontier = Frontier(children, each, problem, step, parents, rows)
+            frontier = Frontier(children, each, problem, step, parents, rows, spans=spans)
         else:
             first, inverse = self._merge(children, problem, parents, rows)
             frontier = Frontier(children[first], inverse, problem[first], step, parents, rows[first])
@@ -170,22 +181,44 @@ class Predictor:
         self.scene.bound.check(prediction.output, n)
         return prediction
 
-    def _batches(self, frontier: Frontier, index: Tensor) -> Iterator[tuple[States, State]]:
-        """Yield the distinct states ``index``, predicted, and their denoiser state, a micro-batch at a time."""
+    def _batches(self, frontier: Frontier, index: Tensor, spans: Spans | None) -> Iterator[tuple[States, State]]:
+        """Yield the distinct states ``index``, predicted, and their denoiser state, a micro-batch at a time.
+
+        ``spans`` is what the host knows of the problems of ``index``.
+        """
         out = None
-        for part in torch.split(index, self.micro_batch):
+        for part, own in self._split(index, spans):
             out = self.call(frontier.x[part], frontier.step, frontier.parents, frontier.rows[part], out)
-            yield self.states(frontier, part, out.output, out.state), out.state
+            yield self.states(frontier, part, out.output, out.state, own), out.state
+
+    def _split(self, index: Tensor, spans: Spans | None) -> Iterator[tuple[Tensor, Spans | None]]:
+        """Yield ``index`` in micro-batches, each with its own part of ``spans``."""
+        start = 0
+        for part in torch.split(index, self.micro_batch):
+            yield part, part_of(spans, start, len(part))
+            start += len(part)
 
     def states(
-        self, frontier: Frontier, part: Tensor | None = None, output: Tensor | None = None, state: State = None
+        self,
+        frontier: Frontier,
+        part: Tensor | None = None,
+        output: Tensor | None = None,
+        state: State = None,
+        spans: Spans | None = None,
     ) -> States:
-        """Return the distinct states ``part`` (None: all) with what the denoiser said of them, if that is at hand."""
+        """Return the distinct states ``part``, of problems ``spans``, with what the denoiser said of them if that is at hand.
+
+        Without ``part`` they are all.
+        """
         x, problem, rows = frontier.x, frontier.problem, frontier.rows
-        if part is not None:
+        if part is None:
+            spans = frontier.spans
+        else:
             x, problem, rows = x[part], problem[part], rows[part]
         time = self.scene.process.times[frontier.step]
-        return States(x, output, frontier.step, time, problem, frontier.parents, rows, state, self.scene, self)
+        return States(
+            x, output, frontier.step, time, problem, frontier.parents, rows, state, self.scene, self, spans=spans
+        )
 
     def look_ahead(self, frontier: Frontier, value: Value | None) -> Tensor | None:
         """Predict every distinct state; return what ``value`` reads off them ``[U, …]``, if one is given.
@@ -202,8 +235,9 @@ class Predictor:
         if not fits and not (value and value.reads_output):
             if value is None:
                 return None
-            return torch.cat([value.look(self.states(frontier, p)) for p in torch.split(everyone, self.micro_batch)])
-        for states, state in self._batches(frontier, everyone):
+            split = self._split(everyone, frontier.spans)
+            return torch.cat([value.look(self.states(frontier, part, spans=own)) for part, own in split])
+        for states, state in self._batches(frontier, everyone, frontier.spans):
             assert states.output is not None
             if not self._state_bytes and state is not None:
                 self._state_bytes = state_bytes(state) // len(states.x)
@@ -239,15 +273,23 @@ class Predictor:
         if frontier.prediction is not None:
             states = self.states(frontier, None, *frontier.prediction)
             return *draw(states, particles, None), frontier.prediction.state, particles
-        survivors, row = torch.unique(particles, return_inverse=True)
-        order = torch.argsort(row, stable=True)
-        starts = torch.searchsorted(row[order], torch.arange(len(survivors) + 1, device=device))
+        spans: Spans | None = None
+        starts: Sequence[int] = range(len(particles) + 1)
+        if deferring() and frontier.spans is not None:
+            # Which of them are twins the host would have to be told: each is predicted.
+            spans = self.scene.problems.spans(len(particles))
+            survivors, row = particles, torch.arange(len(particles), device=device)
+            order = row
+        else:
+            survivors, row = torch.unique(particles, return_inverse=True)
+            order = torch.argsort(row, stable=True)
+            starts = torch.searchsorted(row[order], torch.arange(len(survivors) + 1, device=device)).tolist()
         children = frontier.x.new_empty((len(particles), branch, *frontier.x.shape[1:]))
         log_ratio = torch.empty((len(particles), branch), dtype=torch.float64, device=device)
         guided = False
         states_after, done = [], 0
-        for states, state in self._batches(frontier, survivors):
-            which = order[int(starts[done]) : int(starts[done + len(states.x)])]
+        for states, state in self._batches(frontier, survivors, spans):
+            which = order[starts[done] : starts[done + len(states.x)]]
             children[which], ratio = draw(states, row[which] - done, which)
             if ratio is not None:
                 guided, log_ratio[which] = True, ratio

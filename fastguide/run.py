@@ -20,7 +20,7 @@ from fastguide.memory import Memory, default_call_rows
 from fastguide.models.product import Product
 from fastguide.models.protocol import cat_states
 from fastguide.models.protocol import wrap as wrap_denoiser
-from fastguide.problems import Problems, per_group
+from fastguide.problems import Problems, Spans, per_group
 from fastguide.processes.corrected import Corrected
 from fastguide.processes.protocol import Constraints, Correcting, Process
 from fastguide.progress import Status, make_progress
@@ -126,7 +126,10 @@ class Run:
             if self.retained is not None:
                 self._slot_zero(self.x)[:] = self.retained[0]
             everyone = torch.arange(len(self.x), device=self.device)
-            frontier = self.predictor.distinct(self.x, self.problem, first, self.initial_state(), everyone)
+            problems = self.scene.problems
+            frontier = self.predictor.distinct(
+                self.x, self.problem, first, self.initial_state(), everyone, problems.spans(len(self.x))
+            )
             particles = frontier.inverse
             if self.history is not None:
                 self.history.append(self.x)
@@ -143,15 +146,15 @@ class Run:
                     self._slot_zero(children)[:] = self.retained[step + 1]
                 if self.offspring is not None:
                     self.offspring.append(children)
-                problem = self.problem.repeat_interleave(branch)
+                problem, spans = self.problem.repeat_interleave(branch), problems.spans(len(children))
                 if step + 1 < total:
                     frontier = self.predictor.distinct(
-                        children, problem, step + 1, parents, rows.repeat_interleave(branch)
+                        children, problem, step + 1, parents, rows.repeat_interleave(branch), spans
                     )
                     s.weigh(self._look_ahead(frontier, s.state.values, timer), log_ratio)
                 else:
                     with timer("reward"):
-                        s.finish(self.scene.problems.rewards(children, problem), log_ratio)
+                        s.finish(problems.rewards(children, problem, spans), log_ratio)
                 chosen = s.select()
                 flat = (chosen + torch.arange(s.groups, device=self.device)[:, None] * s.particles * branch).view(-1)
                 particles = frontier.inverse[flat] if step + 1 < total else flat
@@ -213,7 +216,8 @@ class Run:
             group = torch.arange(s.groups, device=self.device) if which is None else which // s.particles
             shift, corrected = None, False
             if proposal is not None:
-                states, ancestors = _alive(states, ancestors)
+                spans = self.scene.problems.spans(len(ancestors)) if which is None else states.spans
+                states, ancestors = _alive(states, ancestors, spans)
                 shift, corrected = proposal.shift(states), proposal.corrected
             assert states.output is not None
             children = bound.propose(
@@ -242,7 +246,8 @@ class Run:
     def first_values(self, x: Tensor, drift: GradientProposal | None = None) -> tuple[Tensor, Tensor | None]:
         """Return ``[G, N]`` values of states ``[G·N, *shape]`` at t = 1, read or not, and a drift's gradient of them."""
         everyone = torch.arange(len(x), device=self.device)
-        frontier = self.predictor.distinct(x, self.problem, 0, self.initial_state(), everyone)
+        spans = self.scene.problems.spans(len(x))
+        frontier = self.predictor.distinct(x, self.problem, 0, self.initial_state(), everyone, spans)
         values = self._values(frontier, self.value, None, Timer())
         assert values is not None
         return values, None if drift is None else drift.gradient_of(self.predictor.states(frontier))
@@ -299,7 +304,9 @@ class Run:
         dims = self.x.ndim
         with timer("reward"):
             values = value.values(
-                looked, lambda x0: rewards_of(problems, frontier.problem, x0, dims), self.steering.guidance.alpha
+                looked,
+                lambda x0: rewards_of(problems, frontier.problem, x0, dims, frontier.spans),
+                self.steering.guidance.alpha,
             )
         return mend_broken(values[frontier.inverse].view(self.steering.groups, -1), previous)
 
@@ -395,9 +402,12 @@ class Run:
         return torch.stack(trajectory)
 
 
-def _alive(states: States, ancestors: Tensor) -> tuple[States, Tensor]:
-    """Return the states that have children, and the row of each particle's own; all of them where the host reads nothing."""
+def _alive(states: States, ancestors: Tensor, spans: Spans | None) -> tuple[States, Tensor]:
+    """Return the states that have children, and the row of each particle's own.
+
+    Where the host reads nothing they are one a particle, whose problems are ``spans``.
+    """
     if deferring():
-        return states.take(ancestors), torch.arange(len(ancestors), device=ancestors.device)
+        return states.take(ancestors, spans), torch.arange(len(ancestors), device=ancestors.device)
     alive, ancestors = torch.unique(ancestors, return_inverse=True)
     return states.take(alive), ancestors
