@@ -16,7 +16,7 @@ from torch import Tensor
 from fastguide import ops
 from fastguide.deferred import deferring
 from fastguide.memory import Memory, fixed_batches
-from fastguide.models.protocol import Prediction, State, cat_states, state_bytes
+from fastguide.models.protocol import Denoiser, Prediction, State, cat_states, state_bytes
 from fastguide.problems import Spans, part_of
 from fastguide.processes.protocol import Finishing
 from fastguide.states import Scene, States
@@ -142,18 +142,29 @@ class Predictor:
         finished = bound.finished(x)
         return finished if bool(finished.any()) else None
 
-    def call(self, x: Tensor, step: int, state: State, rows: Tensor, before: Prediction | None = None) -> Prediction:
+    def call(
+        self,
+        x: Tensor,
+        step: int,
+        state: State,
+        rows: Tensor,
+        before: Prediction | None = None,
+        spans: Spans | None = None,
+    ) -> Prediction:
         """Predict ``[b, *shape]`` states; a network that is not batch invariant sees ``call_rows`` rows at a time, always.
 
         Of finished states nothing is computed: the rows that stand for them are those of others, and nobody reads them.
-        ``before`` is an earlier call of the same step, whose shapes a batch without any other takes.
+        ``before`` is an earlier call of the same step, whose shapes a batch without any other takes; ``spans`` is what the host
+        knows of the problems of ``x``.
         """
         finished, denoiser = self._finished(x), self.scene.denoiser
+        if deferring() and spans is not None:
+            return self._call_each(x, step, state, rows, spans)
         if finished is None:
-            return self._call(x, step, state, rows)
+            return self._call(denoiser, x, step, state, rows)
         others = (~finished).nonzero()[:, 0]
         if len(others):
-            before = self._call(x[others], step, state, rows[others])
+            before = self._call(denoiser, x[others], step, state, rows[others])
         elif before is None:
             assert isinstance(self.scene.bound, Finishing)
             return Prediction(self.scene.bound.unread(len(x)), denoiser.move(state, rows))
@@ -161,8 +172,20 @@ class Predictor:
         row[others] = torch.arange(len(others), device=x.device)
         return Prediction(before.output[row], denoiser.move(before.state, row))
 
-    def _call(self, x: Tensor, step: int, state: State, rows: Tensor) -> Prediction:
-        denoiser, time = self.scene.denoiser, self.scene.process.times[step]
+    def _call_each(self, x: Tensor, step: int, state: State, rows: Tensor, spans: Spans) -> Prediction:
+        """Predict the states of one problem after another, where the denoiser makes something of that."""
+        denoiser, problems, parts, start = self.scene.denoiser, self.scene.problems, _Parts(len(x)), 0
+        for problem, count in spans:
+            own = denoiser.of(problems[problem].condition)
+            if own is denoiser:
+                return self._call(denoiser, x, step, state, rows)
+            end = start + count
+            parts.add(self._call(own, x[start:end], step, state, rows[start:end]))
+            start = end
+        return parts.joined()
+
+    def _call(self, denoiser: Denoiser, x: Tensor, step: int, state: State, rows: Tensor) -> Prediction:
+        time = self.scene.process.times[step]
         self.computed += len(x)
         if self._any_rows or len(x) == self.call_rows:
             return self._checked(denoiser(x, self._times(len(x), time), state, rows), len(x))
@@ -188,7 +211,7 @@ class Predictor:
         """
         out = None
         for part, own in self._split(index, spans):
-            out = self.call(frontier.x[part], frontier.step, frontier.parents, frontier.rows[part], out)
+            out = self.call(frontier.x[part], frontier.step, frontier.parents, frontier.rows[part], out, own)
             yield self.states(frontier, part, out.output, out.state, own), out.state
 
     def _split(self, index: Tensor, spans: Spans | None) -> Iterator[tuple[Tensor, Spans | None]]:

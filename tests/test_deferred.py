@@ -48,9 +48,8 @@ def no_host_reads(monkeypatch):
         yield
 
 
-@pytest.fixture
-def guarded(monkeypatch):
-    """``guarded(run)``: what ``run()`` gives with checks deferred, every loop inside it under the guard."""
+def guarded_run(run, monkeypatch):
+    """Return what ``run()`` gives with checks deferred, every loop inside it under the guard."""
     sample = Run.sample
 
     def watched(self):
@@ -60,12 +59,15 @@ def guarded(monkeypatch):
         del self.result
         return self.result(*args)
 
-    def call(run):
-        with monkeypatch.context() as patch, deferred():
-            patch.setattr(Run, "sample", watched)
-            return run()
+    with monkeypatch.context() as patch, deferred():
+        patch.setattr(Run, "sample", watched)
+        return run()
 
-    return call
+
+@pytest.fixture
+def guarded(monkeypatch):
+    """``guarded(run)``: see `guarded_run`."""
+    return lambda run: guarded_run(run, monkeypatch)
 
 
 def same(found, expected):
