@@ -6,6 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from copy import copy
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -270,12 +271,9 @@ class ProteinMPNN(Denoiser):
             )
         if deferring():
             given = given.clamp(0, self.vocab - 1)
-        generator = torch.Generator().manual_seed(seed)
         out = torch.zeros(tokens.shape, dtype=torch.float32, device=device)
         with inference(device):
-            for _ in range(orders):
-                drawn = torch.randperm(layout.length, generator=generator).argsort().to(torch.int16)
-                order = _sent(drawn, device)[maps.owner]
+            for order in _orders(layout.length, orders, seed, device)[:, maps.owner].unbind():
                 for block in torch.split(torch.arange(len(tokens), device=device), max(1, self._rows // decoder.size)):
                     ranks = order.expand(len(block), -1)
                     keys = decoder.keys(len(block))
@@ -399,8 +397,15 @@ def _numbered(device: torch.device | str) -> torch.device:
     return torch.empty(0, device=device).device
 
 
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of main memory on ``device``, without waiting for what is at work there."""
+@lru_cache(maxsize=16)
+def _orders(length: int, orders: int, seed: int, device: torch.device) -> Tensor:
+    """Return when each variable is revealed in random orders, ``[orders, length]`` int16.
+
+    They are drawn on the CPU, the same for all devices; they are kept, as a captured graph can make no copies of main memory.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.stack([torch.randperm(length, generator=generator).argsort() for _ in range(orders)]).to(torch.int16)
     if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+        return drawn.to(device)
+    # From pinned memory, so that nobody waits for what is at work on the device.
+    return drawn.pin_memory().to(device, non_blocking=True)
