@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from fastguide import ops
+from fastguide import clock, ops
 from fastguide.deferred import deferring
 from fastguide.memory import Memory, fixed_batches
 from fastguide.models.protocol import Denoiser, Prediction, State, cat_states, state_bytes
@@ -185,19 +186,22 @@ class Predictor:
         return parts.joined()
 
     def _call(self, denoiser: Denoiser, x: Tensor, step: int, state: State, rows: Tensor) -> Prediction:
-        time = self.scene.process.times[step]
+        times = partial(self._times, step=step)
         self.computed += len(x)
         if self._any_rows or len(x) == self.call_rows:
-            return self._checked(denoiser(x, self._times(len(x), time), state, rows), len(x))
+            return self._checked(denoiser(x, times(len(x)), state, rows), len(x))
         parts = _Parts(len(x))
         for index, real in fixed_batches(len(x), self.call_rows, x.device):
             n = len(index)
-            out = self._checked(denoiser(x[index], self._times(n, time), state, rows[index]), n)
+            out = self._checked(denoiser(x[index], times(n), state, rows[index]), n)
             kept = denoiser.move(out.state, torch.arange(real, device=x.device)) if real < n else out.state
             parts.add(Prediction(out.output[:real], kept))
         return parts.joined()
 
-    def _times(self, n: int, time: float) -> Tensor:
+    def _times(self, n: int, step: int) -> Tensor:
+        time = clock.entry(self.scene.process.times, step)
+        if isinstance(time, Tensor):
+            return time.float().repeat(n)
         return torch.full((n,), time, dtype=torch.float32, device=self.device)
 
     def _checked(self, prediction: Prediction, n: int) -> Prediction:

@@ -114,8 +114,10 @@ TOKENS = [
     fg.TDS(alpha=0.1, gradient="exact"),
     fg.Scheduled({0: fg.SMC(alpha=0.5), 3: fg.NestedSMC(alpha=0.1, branch=2)}),
 ]
+MULTISTEP = fg.GaussianProcess((3, 2), steps=5, sampler="sde-dpmsolver++", schedule="cosine")
 REAL = [fg.SMC(alpha=1.0), fg.SVDD(alpha=1.0, branch=3), fg.TDS(alpha=1.0), fg.ClassifierGuidance(alpha=1.0)]
 CASES = [(MASKED, logits, Ones(), g) for g in TOKENS] + [(GAUSSIAN, lambda x, t: x, level, g) for g in REAL]
+CASES.append((MULTISTEP, lambda x, t: 0.5 * x, level, fg.SMC(alpha=1.0)))
 
 
 @pytest.mark.parametrize(

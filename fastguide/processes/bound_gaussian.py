@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from fastguide import ops
+from fastguide import clock, ops
 from fastguide.processes.protocol import Constraints, check_frozen, expand_init, refuse
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class BoundGaussian:
     """
 
     lengths = None
+    follows_clock = True
 
     def __init__(
         self,
@@ -103,10 +105,11 @@ class BoundGaussian:
         shift: Tensor | None = None,
     ) -> Tensor:
         """Draw children ``[P, M, *shape]``; ``shift`` is added to their mean."""
-        prediction, a, b, noise = self._mean(x, output, step)
+        prediction, coefficients = self._mean(x, output, step)
+        a, b, noise = (_of_groups(c, seed) for c in clock.entries(coefficients, step))
         children = ops.gaussian_step(
             x, prediction, x_coefficient=a, prediction_coefficient=b, sigma=noise, shift=shift, ancestors=ancestors,
-            branch=branch, seed=seed, step=step, slots=slots,
+            branch=branch, seed=seed, step=clock.number(step), slots=slots,
         )  # fmt: skip
         if self.frozen is not None:
             self._replace(children, step + 1, group, seed, slots)
@@ -135,7 +138,8 @@ class BoundGaussian:
         self, children: Tensor, x: Tensor, output: Tensor, shift: Tensor, *, step: int, group: Tensor, ancestors: Tensor
     ) -> Tensor:
         """Return ``log p/q`` ``[P, M]``; a step without noise cannot be guided, and its ratio is 0."""
-        prediction, a, b, noise = self._mean(x, output, step)
+        prediction, coefficients = self._mean(x, output, step)
+        a, b, noise = coefficients[step]
         if noise == 0.0:
             return torch.zeros(children.shape[:2], dtype=torch.float64, device=children.device)
         if self.frozen is not None:
@@ -157,15 +161,14 @@ class BoundGaussian:
         noise = self.process.sampler_steps[step].noise
         return gradient.float() * (noise * noise / alpha)
 
-    def _mean(self, x: Tensor, output: Tensor, step: int) -> tuple[Tensor, float, float, float]:
-        """Return the prediction of a step, the coefficients of state and prediction, and the noise."""
-        of_x, of_x0, noise = self.process.sampler_steps[step]
-        if self.process.multistep:
-            return output[:, 1].contiguous(), of_x, of_x0, noise
-        if self.process.clip_x0 is not None:
-            return self.process.clean(x, output, step), of_x, of_x0, noise
-        p, q = self.process.estimates[step]
-        return output, of_x + of_x0 * p, of_x0 * q, noise
+    def _mean(self, x: Tensor, output: Tensor, step: int) -> tuple[Tensor, Sequence[tuple[float, float, float]]]:
+        """Return the prediction of a step, and the coefficients of all steps in state, prediction and noise."""
+        process = self.process
+        if process.multistep:
+            return output[:, 1].contiguous(), process.sampler_steps
+        if process.clip_x0 is not None:
+            return process.clean(x, output, step), process.sampler_steps
+        return output, process.output_steps
 
     def _replace(self, children: Tensor, level: int, group: Tensor, seed: Tensor, slots: Tensor | None) -> None:
         """Put the given parts, noised to ``level``, into children ``[P, M, *shape]`` in place."""
@@ -181,9 +184,15 @@ class BoundGaussian:
                 torch.arange(count // len(group), device=children.device).repeat(len(group)) if slots is None else slots
             )
             rows = group.repeat_interleave(count // len(group)) * self.particles + within
-        a, s = process.alphas[level], process.sigmas_of_states[level] if level < process.steps else 0.0
+        a = _of_groups(clock.entry(process.alphas, level), seed)
+        s = _of_groups(clock.entry((*process.sigmas_of_states[: process.steps], 0.0), level), seed)
         noised = ops.gaussian_step(
             given, given, x_coefficient=a, prediction_coefficient=0.0, sigma=s, ancestors=rows, branch=branch, seed=seed,
-            step=process.steps + 1 + level, slots=slots,
+            step=clock.number(process.steps + 1 + level), slots=slots,
         )  # fmt: skip
         torch.where(self.frozen, noised, children, out=children)
+
+
+def _of_groups(number: float | Tensor, seed: Tensor) -> float | Tensor:
+    """Return a coefficient for each of the seeds ``[S]``, where it stands on the device."""
+    return number.expand(len(seed)) if isinstance(number, Tensor) else number

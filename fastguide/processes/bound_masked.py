@@ -36,6 +36,7 @@ class BoundMasked:
         self.x = process.prior(groups * particles, x_init, device)
         self.output_bytes = 4 * process.length * process.vocab
         self.free, self.given = self._find_given(groups)
+        self.follows_clock = process.remask == 0
 
     def _find_given(self, groups: int) -> tuple[Tensor | None, Tensor | None]:
         """Return how many masks each group has at the start ``[G]``, and where tokens are given ``[L]``, if any are.

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fastguide import clock
 from fastguide.ops._checks import choice, count
 from fastguide.processes import samplers
 from fastguide.processes.bound_gaussian import BoundGaussian
@@ -159,8 +160,14 @@ class GaussianProcess:
 
     def step_of(self, t: Tensor) -> Tensor:
         """Return int64 which level each t ``[n]`` that the denoiser is told is, 0 the first: it indexes the tuples above."""
-        known = torch.tensor(self.times[:-1], dtype=torch.float32, device=t.device)
-        return (t[:, None] - known).abs().argmin(dim=1)
+        if t.device not in self._known_times:
+            self._known_times[t.device] = torch.tensor(self.times[:-1], dtype=torch.float32, device=t.device)
+        return (t[:, None] - self._known_times[t.device]).abs().argmin(dim=1)
+
+    @cached_property
+    def _known_times(self) -> dict[torch.device, Tensor]:
+        """The levels on the devices that asked for them: copying them there makes the host wait."""
+        return {}
 
     @cached_property
     def prior_std(self) -> float:
@@ -193,10 +200,22 @@ class GaussianProcess:
             estimate(self.prediction, a, s) for a, s in zip(self.alphas[:-1], self.sigmas_of_states[:-1], strict=True)
         )
 
+    @cached_property
+    def output_steps(self) -> tuple[tuple[float, float, float], ...]:
+        """The coefficients of the T steps in the state, the denoiser's output and the noise."""
+        pairs = zip(self.sampler_steps, self.estimates, strict=True)
+        return tuple((of_x + of_x0 * p, of_x0 * q, noise) for (of_x, of_x0, noise), (p, q) in pairs)
+
     def clean(self, x: Tensor, output: Tensor, step: int) -> Tensor:
         """Return the clean sample ``[n, *shape]`` that the output predicts after ``step`` steps, clipped if asked."""
-        p, q = self.estimates[step]
-        x0 = output.float() * q if p == 0.0 else x * p + output * q
+        alone = self.estimates[step][0] == 0.0
+        # Without a dimension, as a number: it leaves the dtype of what it multiplies.
+        p, q = (c[0].float() if isinstance(c, Tensor) else c for c in clock.entries(self.estimates, step))
+        x0 = output.float() * q if alone else x * p + output * q
+        return self.clipped(x0)
+
+    def clipped(self, x0: Tensor) -> Tensor:
+        """Return a clean sample within the bounds of the process."""
         return x0 if self.clip_x0 is None else x0.clamp(-self.clip_x0, self.clip_x0)
 
     @property
