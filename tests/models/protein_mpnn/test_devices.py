@@ -10,12 +10,14 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastguide as fg
+from fastguide import graphs
 from fastguide.deferred import Deferred, deferred
 from fastguide.models import ProteinMPNN
 from fastguide.models.protein_mpnn.layers import inference
 from fastguide.models.protocol import cat_states
 from tests.models.protein_mpnn.test_states import MASK, children_of, random_paths, trajectory
 from tests.test_deferred import guarded_run, no_host_reads, same
+from tests.test_graphs import Emulated
 
 pytestmark = pytest.mark.weights
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -77,7 +79,7 @@ def test_of_designs_that_share_a_batch_the_host_need_not_know_which(designed, ca
         state, rows = found.state, torch.arange(6)
 
 
-def test_a_run_of_several_designs_and_rewards_is_not_read(backbones, crambin, design, monkeypatch):
+def test_a_run_of_several_designs_and_rewards_is_not_read_and_can_be_recorded(backbones, crambin, design, monkeypatch):
     both = [design(crambin), design(backbones["1UBI"])]
     model = ProteinMPNN(both)
 
@@ -86,10 +88,10 @@ def test_a_run_of_several_designs_and_rewards_is_not_read(backbones, crambin, de
 
     rewards = [acids(0, 3), acids(9), acids(0, 3)]
 
-    def run():
+    def run(cuda_graph=False):
         return fg.sample(
-            fg.MaskedProcess(76, 20, steps=4), model, [rewards[0], rewards[1], rewards[0]], fg.SMC(alpha=0.05),
-            particles=6, groups=3, condition=[both[0], both[1], both[1]], progress=False,
+            fg.MaskedProcess(76, 20, steps=8), model, [rewards[0], rewards[1], rewards[0]], fg.SMC(alpha=0.05),
+            particles=6, groups=3, condition=[both[0], both[1], both[1]], progress=False, cuda_graph=cuda_graph,
         )  # fmt: skip
 
     expected = run()
@@ -97,7 +99,13 @@ def test_a_run_of_several_designs_and_rewards_is_not_read(backbones, crambin, de
     assert len(set(expected.problems)) == 3
     assert same(found, expected)
     # Each state is computed for its own design and for no other.
-    assert found.denoiser_rows == 3 * 6 * 4
+    assert found.denoiser_rows == 3 * 6 * 8
+    monkeypatch.setattr(graphs, "CudaGraph", Emulated)
+    monkeypatch.setattr(Emulated, "replayed", 0)
+    with deferred():
+        recorded = run(cuda_graph=True)
+    assert same(recorded, expected)
+    assert Emulated.replayed >= 4
 
 
 def test_nll_is_not_read(designed, monkeypatch):
