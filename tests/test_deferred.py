@@ -14,9 +14,9 @@ from fastguide.run import Run
 
 READS = {
     "_local_scalar_dense", "_unique", "_unique2", "bincount", "equal", "is_nonzero", "masked_select", "nonzero",
-    "unique_consecutive", "unique_dim",
+    "lift_fresh", "unique_consecutive", "unique_dim",
 }  # fmt: skip
-"""Operations that tell the host a number, or whose result has a shape that depends on data."""
+"""Operations that tell the host a number, whose result has a shape that depends on data, or that copy numbers from the host."""
 
 
 class HostReads(TorchDispatchMode):
@@ -82,7 +82,8 @@ GAUSSIAN = fg.GaussianProcess((3, 2), steps=5)
 
 
 def logits(x, t):
-    return 0.3 * (x.flip(1)[..., None] == torch.arange(4)) + torch.arange(4.0)
+    tokens = torch.arange(4, device=x.device)
+    return 0.3 * (x.flip(1)[..., None] == tokens) + tokens.float()
 
 
 class Ones(fg.rewards.Reward):
@@ -117,19 +118,24 @@ TOKENS = [
 MULTISTEP = fg.GaussianProcess((3, 2), steps=5, sampler="sde-dpmsolver++", schedule="cosine")
 REAL = [fg.SMC(alpha=1.0), fg.SVDD(alpha=1.0, branch=3), fg.TDS(alpha=1.0), fg.ClassifierGuidance(alpha=1.0)]
 CASES = [(MASKED, logits, Ones(), g) for g in TOKENS] + [(GAUSSIAN, lambda x, t: x, level, g) for g in REAL]
-CASES.append((MULTISTEP, lambda x, t: 0.5 * x, level, fg.SMC(alpha=1.0)))
+CASES = [(*case, None) for case in CASES]
+CASES.append((MULTISTEP, lambda x, t: 0.5 * x, level, fg.SMC(alpha=1.0), None))
+CASES += [
+    (MASKED, logits, Ones(), fg.SMC(alpha=0.1), value)
+    for value in (fg.PosteriorMean("sample", draws=2), fg.PosteriorMean("soft"), fg.MonteCarlo(2))
+]
 
 
 @pytest.mark.parametrize(
-    ("process", "denoiser", "reward", "guidance"),
+    ("process", "denoiser", "reward", "guidance", "value"),
     CASES,
     ids=lambda x: repr(x)[:40] if isinstance(x, fg.guidance.Guidance) else type(x).__name__,
 )
-def test_no_step_is_read_by_the_host(process, denoiser, reward, guidance, guarded):
+def test_no_step_is_read_by_the_host(process, denoiser, reward, guidance, value, guarded):
     """And what comes out is bit for bit what the loop gives that reads as it goes."""
 
     def run():
-        return fg.sample(process, denoiser, reward, guidance, particles=24, groups=2, progress=False)
+        return fg.sample(process, denoiser, reward, guidance, value=value, particles=24, groups=2, progress=False)
 
     expected = run()
     assert same(guarded(run), expected)
@@ -193,6 +199,39 @@ def test_groups_of_several_problems_are_told_apart_without_a_read(
     expected, found = run(), guarded(run)
     assert len(set(expected.problems)) == (4 if process is MASKED else 3)
     assert same(found, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(
+    ("process", "denoiser", "reward", "guidance", "value"),
+    CASES,
+    ids=lambda x: repr(x)[:40] if isinstance(x, fg.guidance.Guidance) else type(x).__name__,
+)
+def test_no_step_waits_for_the_gpu(process, denoiser, reward, guidance, value, monkeypatch):
+    """By torch's own watch over calls that synchronise; the samples are those of the CPU."""
+
+    def run(device):
+        return fg.sample(
+            process, denoiser, reward, guidance, value=value, particles=24, groups=2, device=device, progress=False
+        )
+
+    expected = run("cpu")
+    sample = Run.sample
+
+    def guarded(self):
+        self.result = lambda *args: args
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            args = sample(self)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        del self.result
+        return self.result(*args)
+
+    monkeypatch.setattr(Run, "sample", guarded)
+    found = run("cuda")
+    if not found.samples.is_floating_point():
+        assert torch.equal(found.samples.cpu(), expected.samples)
 
 
 def test_the_guard_sees_a_read():

@@ -69,6 +69,7 @@ CASES = [
     (MASKED, fg.SMC(alpha=0.1), fg.PosteriorMean("sample", draws=2)),
     (MASKED, fg.SVDD(alpha=0.1, branch=2), fg.PosteriorMean("soft")),
     (COUNTS, fg.SMC(alpha=0.1), None),
+    (fg.MaskedProcess(6, 4, steps=12, remask=0.2, top_k=3), fg.SMC(alpha=0.1), None),
     *(
         (process, g, None)
         for process in (DDPM, EDM, V, MULTISTEP)
@@ -188,7 +189,6 @@ class TestRefusals:
         [
             (MASKED, fg.TDS(alpha=1.0, gradient="decoded"), None, "guidance TDS"),
             (MASKED, fg.SMC(), fg.MonteCarlo(2), "value MonteCarlo"),
-            (fg.MaskedProcess(6, 4, steps=12, remask=0.1), fg.SMC(), None, "process MaskedProcess"),
             (fg.UniformProcess(6, 4, steps=12), fg.SMC(), None, "process UniformProcess"),
         ],
         ids=lambda x: repr(x)[:30],

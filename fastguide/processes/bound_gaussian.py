@@ -37,6 +37,7 @@ class BoundGaussian:
     ) -> None:
         refuse(process, constraints, "bias", "lengths")
         self.process, self.particles = process, particles
+        process.numbers_on(device)  # before the loop, which shall not wait for them
         self.output_bytes = 4 * math.prod(process.shape) * (2 if process.multistep else 1)
         self.x = self._noise(seeds, groups * particles, process.prior_std, process.steps, device)
         self.given, self.frozen = self._check_given(constraints, groups, particles, device)
@@ -106,7 +107,7 @@ class BoundGaussian:
     ) -> Tensor:
         """Draw children ``[P, M, *shape]``; ``shift`` is added to their mean."""
         prediction, coefficients = self._mean(x, output, step)
-        a, b, noise = (_of_groups(c, seed) for c in clock.entries(coefficients, step))
+        a, b, noise = clock.entries(coefficients, step)
         children = ops.gaussian_step(
             x, prediction, x_coefficient=a, prediction_coefficient=b, sigma=noise, shift=shift, ancestors=ancestors,
             branch=branch, seed=seed, step=clock.number(step), slots=slots,
@@ -184,15 +185,10 @@ class BoundGaussian:
                 torch.arange(count // len(group), device=children.device).repeat(len(group)) if slots is None else slots
             )
             rows = group.repeat_interleave(count // len(group)) * self.particles + within
-        a = _of_groups(clock.entry(process.alphas, level), seed)
-        s = _of_groups(clock.entry((*process.sigmas_of_states[: process.steps], 0.0), level), seed)
+        a = clock.entry(process.alphas, level)
+        s = clock.entry((*process.sigmas_of_states[: process.steps], 0.0), level)
         noised = ops.gaussian_step(
             given, given, x_coefficient=a, prediction_coefficient=0.0, sigma=s, ancestors=rows, branch=branch, seed=seed,
             step=clock.number(process.steps + 1 + level), slots=slots,
         )  # fmt: skip
         torch.where(self.frozen, noised, children, out=children)
-
-
-def _of_groups(number: float | Tensor, seed: Tensor) -> float | Tensor:
-    """Return a coefficient for each of the seeds ``[S]``, where it stands on the device."""
-    return number.expand(len(seed)) if isinstance(number, Tensor) else number

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 class BoundMasked:
     """See `fastguide.processes.protocol.Bound`."""
 
+    follows_clock = True
+
     def __init__(
         self, process: MaskedProcess, constraints: Constraints, groups: int, particles: int, device: torch.device
     ) -> None:
@@ -36,7 +38,6 @@ class BoundMasked:
         self.x = process.prior(groups * particles, x_init, device)
         self.output_bytes = 4 * process.length * process.vocab
         self.free, self.given = self._find_given(groups)
-        self.follows_clock = process.remask == 0
 
     def _find_given(self, groups: int) -> tuple[Tensor | None, Tensor | None]:
         """Return how many masks each group has at the start ``[G]``, and where tokens are given ``[L]``, if any are.

@@ -160,13 +160,22 @@ class GaussianProcess:
 
     def step_of(self, t: Tensor) -> Tensor:
         """Return int64 which level each t ``[n]`` that the denoiser is told is, 0 the first: it indexes the tuples above."""
-        if t.device not in self._known_times:
-            self._known_times[t.device] = torch.tensor(self.times[:-1], dtype=torch.float32, device=t.device)
-        return (t[:, None] - self._known_times[t.device]).abs().argmin(dim=1)
+        return (t[:, None] - self.numbers_on(t.device)[:, 0]).abs().argmin(dim=1)
+
+    def numbers_on(self, device: torch.device) -> Tensor:
+        """Return ``[T, 4]`` float32: t, p and q of `estimates`, and f of `extrapolations` (0 where no step is read back).
+
+        They are copied to a device once, as a copy makes the host wait.
+        """
+        if device not in self._numbers:
+            factors = self.extrapolations if self.multistep else (0.0,) * self.steps
+            steps = zip(self.times[:-1], self.estimates, factors, strict=True)
+            rows = [(t, p, q, f) for t, (p, q), f in steps]
+            self._numbers[device] = torch.tensor(rows, dtype=torch.float32, device=device)
+        return self._numbers[device]
 
     @cached_property
-    def _known_times(self) -> dict[torch.device, Tensor]:
-        """The levels on the devices that asked for them: copying them there makes the host wait."""
+    def _numbers(self) -> dict[torch.device, Tensor]:
         return {}
 
     @cached_property

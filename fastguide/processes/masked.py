@@ -190,7 +190,7 @@ class MaskedProcess:
             reveal_probability=clock.entry(self.reveal_probabilities, step) if counts is None else None,
             reveal_count=counts,
             order=self.order,
-            remask_probability=self.remask_probabilities[step],
+            remask_probability=clock.entry(self.remask_probabilities, step) if self.remask > 0 else 0.0,
             frozen=frozen,
             temperature=self.temperature,
             top_k=self.top_k,

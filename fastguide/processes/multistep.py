@@ -24,7 +24,6 @@ class Multistep(Denoiser):
         self.denoiser, self.process = denoiser, process
         self.batch_invariant = denoiser.batch_invariant
         self.differentiable = denoiser.differentiable
-        self._tables: dict[torch.device, Tensor] = {}
 
     def init(self, n: int, condition: Any = None) -> State:
         """Return the inner state, and no clean sample yet."""
@@ -35,19 +34,12 @@ class Multistep(Denoiser):
         inner, before = state
         out = self.denoiser(x, t, inner, rows)
         # All rows of a call stand at one level, of which the host is told nothing.
-        p, q, factor = self._numbers(x.device).index_select(0, self.process.step_of(t[:1]))[0].unbind()
+        _, p, q, factor = self.process.numbers_on(x.device).index_select(0, self.process.step_of(t[:1]))[0].unbind()
         x0 = self.process.clipped(torch.where(p == 0.0, out.output.float() * q, x * p + out.output * q))
         before = before.to(x.device)
         change = x0 - (before if rows is None else before[rows])
         following = torch.where(factor == 0.0, x0, x0 + factor * change)
         return Prediction(torch.stack([x0, following], dim=1), (out.state, x0))
-
-    def _numbers(self, device: torch.device) -> Tensor:
-        """Return ``[T, 3]`` float32: what the steps multiply state, output and change of the clean sample by."""
-        if device not in self._tables:
-            rows = zip(self.process.estimates, self.process.extrapolations, strict=True)
-            self._tables[device] = torch.tensor([(p, q, f) for (p, q), f in rows], dtype=torch.float32, device=device)
-        return self._tables[device]
 
     def length_of(self, condition: Any = None) -> int | None:
         """As the denoiser inside says."""
