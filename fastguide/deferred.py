@@ -63,7 +63,9 @@ class Deferred:
     def check(self) -> None:
         """Read all, which waits for the device, and raise for the first that failed."""
         if self._checks:
-            failed = torch.stack([check.failed for check in self._checks]).cpu()
+            # Some may be of main memory: those of rewards that run there.
+            device = max((check.failed.device for check in self._checks), key=lambda device: device.type != "cpu")
+            failed = torch.stack([check.failed.to(device) for check in self._checks]).cpu()
             if bool(failed.any()):
                 check = self._checks[int(failed.to(torch.uint8).argmax())]
                 raise check.report(int(check.first), float(check.value))

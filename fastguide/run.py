@@ -21,7 +21,7 @@ from fastguide.memory import Memory, default_call_rows
 from fastguide.models.product import Product
 from fastguide.models.protocol import cat_states
 from fastguide.models.protocol import wrap as wrap_denoiser
-from fastguide.problems import Problems, per_group
+from fastguide.problems import Problems, Spans, per_group
 from fastguide.processes.corrected import Corrected
 from fastguide.processes.protocol import Constraints, Correcting, Process
 from fastguide.progress import Status, make_progress
@@ -107,6 +107,7 @@ class Run:
     ) -> None:
         self.steering = Steering(guidance, particles=particles, groups=groups, seed=seed, device=device)
         particles, groups = self.steering.particles, self.steering.groups
+        memory = memory.on(device)
         self.value, self.memory, self.device, self.progress, self.callback = value, memory, device, progress, callback
         if condition is not None and not isinstance(condition, (list, tuple)):
             raise TypeError(f"condition: expected a list with one for each of the {groups} groups")
@@ -157,7 +158,8 @@ class Run:
             if self.retained is not None:
                 self._slot_zero(self.x)[:] = self.retained[0]
             everyone = torch.arange(len(self.x), device=self.device)
-            frontier = self.predictor.distinct(self.x, self.problem, first, self.initial_state(), everyone)
+            spans = self.scene.problems.spans(len(self.x))
+            frontier = self.predictor.distinct(self.x, self.problem, first, self.initial_state(), everyone, spans)
             particles = frontier.inverse
             if self.history is not None:
                 self.history.append(self.x)
@@ -211,13 +213,13 @@ class Run:
         """
         s, children = self.steering, proposed.children
         branch, frontier = s.branch, None
-        problem = self.problem.repeat_interleave(branch)
+        problem, spans = self.problem.repeat_interleave(branch), self.scene.problems.spans(len(children))
         if step + 1 < self.scene.process.steps:
-            frontier = self.predictor.distinct(children, problem, step + 1, proposed.parents, proposed.rows)
+            frontier = self.predictor.distinct(children, problem, step + 1, proposed.parents, proposed.rows, spans)
             s.weigh(self._look_ahead(frontier, s.state.values, timer), proposed.log_ratio)
         else:
             with timer("reward"):
-                s.finish(self.scene.problems.rewards(children, problem), proposed.log_ratio)
+                s.finish(self.scene.problems.rewards(children, problem, spans), proposed.log_ratio)
         chosen = s.select()
         flat = (chosen + torch.arange(s.groups, device=self.device)[:, None] * s.particles * branch).view(-1)
         if self.history is not None:
@@ -280,7 +282,8 @@ class Run:
             group = torch.arange(s.groups, device=self.device) if which is None else which // s.particles
             shift, corrected = None, False
             if proposal is not None:
-                states, ancestors = _alive(states, ancestors)
+                spans = self.scene.problems.spans(len(ancestors)) if which is None else states.spans
+                states, ancestors = _alive(states, ancestors, spans)
                 shift, corrected = proposal.shift(states), proposal.corrected
             assert states.output is not None
             children = bound.propose(
@@ -309,7 +312,8 @@ class Run:
     def first_values(self, x: Tensor, drift: GradientProposal | None = None) -> tuple[Tensor, Tensor | None]:
         """Return ``[G, N]`` values of states ``[G·N, *shape]`` at t = 1, read or not, and a drift's gradient of them."""
         everyone = torch.arange(len(x), device=self.device)
-        frontier = self.predictor.distinct(x, self.problem, 0, self.initial_state(), everyone)
+        spans = self.scene.problems.spans(len(x))
+        frontier = self.predictor.distinct(x, self.problem, 0, self.initial_state(), everyone, spans)
         values = self._values(frontier, self.value, None, Timer())
         assert values is not None
         return values, None if drift is None else drift.gradient_of(self.predictor.states(frontier))
@@ -366,7 +370,9 @@ class Run:
         dims = self.x.ndim
         with timer("reward"):
             values = value.values(
-                looked, lambda x0: rewards_of(problems, frontier.problem, x0, dims), self.steering.guidance.alpha
+                looked,
+                lambda x0: rewards_of(problems, frontier.problem, x0, dims, frontier.spans),
+                self.steering.guidance.alpha,
             )
         return mend_broken(values[frontier.inverse].view(self.steering.groups, -1), previous)
 
@@ -460,9 +466,12 @@ class Run:
         return torch.stack(trajectory)
 
 
-def _alive(states: States, ancestors: Tensor) -> tuple[States, Tensor]:
-    """Return the states that have children, and the row of each particle's own; all of them where the host reads nothing."""
+def _alive(states: States, ancestors: Tensor, spans: Spans | None) -> tuple[States, Tensor]:
+    """Return the states that have children, and the row of each particle's own.
+
+    Where the host reads nothing they are one a particle, whose problems are ``spans``.
+    """
     if deferring():
-        return states.take(ancestors), torch.arange(len(ancestors), device=ancestors.device)
+        return states.take(ancestors, spans), torch.arange(len(ancestors), device=ancestors.device)
     alive, ancestors = torch.unique(ancestors, return_inverse=True)
     return states.take(alive), ancestors

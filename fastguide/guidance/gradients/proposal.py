@@ -140,12 +140,12 @@ class GradientProposal:
     def _estimate(self, states: States, estimate: Estimator, shape: torch.Size) -> Tensor:
         out = torch.empty(shape, dtype=torch.float32, device=states.x.device)
         rows = max(1, min(states.predictor.call_rows, _NUMBERS // max(1, math.prod(shape[1:]))))
-        for members in states.scene.problems.members(states.problem):
+        for number, members in enumerate(states.scene.problems.members(states.problem, states.spans)):
             # A call has always as many rows, padded by repeating the last: the last bits of a network's gradient may depend on
             # the number. They may depend on the place of a row too; weights follow the shift as it was, and stay exact.
             for index, count in fixed_batches(len(members), rows, members.device):
                 some = index[:count] if states.predictor.memory.ragged else index
-                part = estimate(replace(states.take(members[some]), real=count))
+                part = estimate(replace(states.take(members[some], ((number, len(some)),)), real=count))
                 if part.shape != (len(some), *shape[1:]):
                     raise ValueError(f"gradient: expected shape {[len(some), *shape[1:]]}, got {list(part.shape)}")
                 out[members[index[:count]]] = part[:count].detach().to(out)
