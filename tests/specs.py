@@ -99,8 +99,9 @@ def _select_samples() -> Iterator[dict[str, Any]]:
 
 
 def _select_registered() -> Iterator[tuple[Any, ...]]:
-    yield (_normal(9), 4, "systematic", "sorted", None, 3, 1, False, None)
-    yield (_normal(2, 3, 8, dtype=torch.float64), 8, "residual", "slots", torch.tensor([4, 9]), 0, 0, True, "torch")
+    yield (_normal(9), 4, "systematic", "sorted", None, 3, None, 1, False, None)
+    x, seeds = _normal(2, 3, 8, dtype=torch.float64), torch.tensor([4, 9])
+    yield (x, 8, "residual", "slots", seeds, 0, torch.tensor([5]), 0, True, "torch")
 
 
 def _reweight_samples() -> Iterator[dict[str, Any]]:
@@ -123,9 +124,9 @@ def _reweight_samples() -> Iterator[dict[str, Any]]:
 
 def _reweight_registered() -> Iterator[tuple[Any, ...]]:
     x = _normal(2, 9)
-    yield (x, x, x, None, 2.0, None, 1.0, None, None, "systematic", 0.5, None, 3, 1, False, None)
-    beta = torch.ones(2, dtype=torch.float64)
-    yield (x, x, x, beta, 0.0, beta, 0.0, x, x, "residual", 1.0, torch.tensor([4, 9]), 0, 0, True, None)
+    yield (x, x, x, None, 2.0, None, 1.0, None, None, "systematic", 0.5, None, 3, None, 1, False, None)
+    beta, seeds = torch.ones(2, dtype=torch.float64), torch.tensor([4, 9])
+    yield (x, x, x, beta, 0.0, beta, 0.0, x, x, "residual", 1.0, seeds, 0, torch.tensor([5]), 0, True, None)
 
 
 def _gaussian_step_samples() -> Iterator[dict[str, Any]]:
@@ -148,8 +149,22 @@ def _gaussian_step_samples() -> Iterator[dict[str, Any]]:
 def _gaussian_step_registered() -> Iterator[tuple[Any, ...]]:
     x, numbers = _normal(4, 6), [0.9, -0.3, 1.0, 0.5]
     ancestors, seeds = torch.tensor([3, 0, 0, 2]), torch.tensor([7, 8])
-    yield (x, x + 1, None, None, numbers, None, 1, None, 3, 0, None, None)
-    yield (x, x + 1, x.half(), torch.full((4, 2), 0.5), numbers, ancestors, 2, seeds, 0, 4, None, "torch")
+    yield (x, x + 1, None, None, numbers, None, 1, None, 3, None, 0, None, None)
+    yield (
+        x,
+        x + 1,
+        x.half(),
+        torch.full((4, 2), 0.5),
+        numbers,
+        ancestors,
+        2,
+        seeds,
+        0,
+        torch.tensor(4),
+        0,
+        None,
+        "torch",
+    )
 
 
 def _gaussian_log_ratio_samples() -> Iterator[dict[str, Any]]:
@@ -232,11 +247,17 @@ def _masked_step_samples() -> Iterator[dict[str, Any]]:
 def _masked_step_registered() -> Iterator[tuple[Any, ...]]:
     tokens, logits = masked_states(4, 9, 5)
     ancestors, seeds = torch.tensor([3, 0, 0, 2, 1, 1]), torch.tensor([7, 8])
-    by_chance = (0.5, None, -1, False, 0.0, None)
-    yield (tokens, logits, *by_chance, 1.0, 0, 1.0, None, None, None, 1, None, 3, 0, None, None, None)
-    by_count = (0.0, torch.tensor([2, 3]), 0, True, 0.1, torch.zeros(9, dtype=torch.bool))
-    bias, shift, lengths = torch.zeros(5), torch.zeros(4, 9, 5), torch.tensor([9, 6])
-    yield (tokens, logits, *by_count, 2.0, 3, 0.9, bias, shift, ancestors, 2, seeds, 0, 4, None, lengths, "torch")
+    by_chance = (None, 0.5, None, -1, False, None, 0.0, None)
+    yield (tokens, logits, *by_chance, 1.0, 0, 1.0, None, None, None, 1, None, 3, None, 0, None, None, None)
+    remask = torch.full((), 0.1, dtype=torch.float64)
+    by_count = (None, 0.0, torch.tensor([2, 3]), 0, True, remask, 0.0, torch.zeros(9, dtype=torch.bool))
+    bias, shift, lengths, drawn = (
+        torch.zeros(5),
+        torch.zeros(4, 9, 5),
+        torch.tensor([9, 6]),
+        (seeds, 0, torch.tensor(4), 0),
+    )
+    yield (tokens, logits, *by_count, 2.0, 3, 0.9, bias, shift, ancestors, 2, *drawn, None, lengths, "torch")
 
 
 def _evaluate_samples() -> Iterator[dict[str, Any]]:
@@ -278,9 +299,9 @@ def _masked_mode_samples() -> Iterator[dict[str, Any]]:
 
 def _masked_mode_registered() -> Iterator[tuple[Any, ...]]:
     tokens, logits = masked_states(4, 9, 5)
-    yield (tokens, logits, 0.0, 0, 1.0, None, None, 0, 0, None, None, None)
-    lengths = torch.tensor([9, 6])
-    yield (tokens, logits, 1.5, 2, 0.5, torch.zeros(9, 5), torch.tensor([7, 8]), 0, 4, None, lengths, "torch")
+    yield (tokens, logits, 0.0, 0, 1.0, None, None, 0, None, 0, None, None, None)
+    lengths, drawn = torch.tensor([9, 6]), (torch.tensor([7, 8]), 0, torch.tensor(4), 0)
+    yield (tokens, logits, 1.5, 2, 0.5, torch.zeros(9, 5), *drawn, None, lengths, "torch")
 
 
 def _unique_samples() -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from fastguide.errors import DegenerateWeights
 from fastguide.ops import _native
 from fastguide.reference.exp import MAX_LOG_WEIGHT
+from fastguide.reference.philox import expand_seed
 
 INT32_MAX = 2**31 - 1
 FLOATS = (torch.float32, torch.float64)
@@ -51,22 +52,36 @@ def step(value: int) -> None:
         raise ValueError(f"step: expected a whole number in [0, 2^28), got {value!r}")
 
 
-def step_or_tensor(value: int | Tensor, like: Tensor) -> int | Tensor:
-    """Return a step, or a tensor of one on the device of ``like``, whose number nobody can check."""
+def step_or_tensor(value: int | Tensor, like: Tensor) -> tuple[Tensor | None, int]:
+    """Return ``(steps, 0)`` for a tensor of one step on the device of ``like``, unread, and ``(None, step)`` for a step."""
     if not isinstance(value, Tensor):
         step(value)
-        return value
+        return None, value
     if value.dtype != torch.int64 or value.numel() != 1:
         raise TypeError(
             f"step: expected a whole number or an int64 tensor of one, got {value.dtype} of shape {list(value.shape)}"
         )
     if value.device != like.device:
-        raise ValueError(f"step: on {value.device}, but the states are on {like.device}")
-    return int(value) if torch.compiler.is_compiling() else value
+        raise ValueError(f"step: on {value.device}, but the inputs are on {like.device}")
+    return value, 0
+
+
+def step_for(backend: str, steps: Tensor | None, number: int) -> Any:
+    """Return the step as a backend takes it: of a tensor, kernels of a GPU read it themselves."""
+    if steps is None:
+        return number
+    if backend in ("triton", "cuda"):
+        return steps
+    read = int(steps)
+    step(read)
+    return read
 
 
 def seed(value: object, groups: int, device: torch.device) -> tuple[Tensor | None, int]:
-    """Return ``(seeds, 0)`` for a tensor of seeds, ``(None, seed)`` for one integer, as 64 signed bits."""
+    """Return ``(seeds, 0)`` for a tensor of seeds, ``(None, seed)`` for one integer, as 64 signed bits.
+
+    A tensor of no dimension is one integer, and expanded where it is.
+    """
     if isinstance(value, int):
         if not 0 <= value < 2**64:
             raise ValueError(f"seed: expected a whole number in [0, 2^64), got {value}")
@@ -77,6 +92,8 @@ def seed(value: object, groups: int, device: torch.device) -> tuple[Tensor | Non
         raise TypeError(f"seed: expected a whole number or an int64 tensor [G], got {type(value).__name__}")
     if value.dtype != torch.int64:
         raise TypeError(f"seed: expected an int64 tensor, got {value.dtype}; convert with .to(torch.int64)")
+    if value.dim() == 0 and value.device == device:
+        return expand_seed(value, groups, device), 0
     if value.shape != (groups,):
         raise ValueError(f"seed: expected shape ({groups},), one seed a group, got {tuple(value.shape)}")
     if value.device != device:

@@ -47,11 +47,15 @@ def check_coefficients(
 ) -> tuple[Tensor | None, list[float]]:
     """Return the coefficients of `NAMES` as a float32 tensor ``[4, G]``, or as four numbers where none is a tensor.
 
-    Without ``groups`` the first tensor says how many there are. ``least_sigma``: ``"at least 0"`` or ``"above 0"``.
+    A tensor of one, where ``like`` is, goes for all groups and is not read. Without ``groups`` the first tensor of
+    another length says how many there are. ``least_sigma``: ``"at least 0"`` or ``"above 0"``.
     """
     numbers = []
+    if groups is None:
+        lengths = (len(value) for value in values if isinstance(value, Tensor) and value.dim() > 0)
+        groups = next((length for length in lengths if length != 1), 1)
     for name, value in zip(NAMES, values, strict=True):
-        if not isinstance(value, Tensor) or value.dim() == 0:
+        if not isinstance(value, Tensor) or (value.dim() == 0 and value.device != like.device):
             number = float(value)
             if not _allowed(name, number, least_sigma):
                 raise ValueError(f"{name}: expected {_wanted(name, least_sigma)}, got {number}")
@@ -59,20 +63,18 @@ def check_coefficients(
             continue
         if not value.is_floating_point():
             raise TypeError(f"{name}: expected a number or a floating-point tensor [G], got {value.dtype}")
-        groups = len(value) if groups is None else groups
-        if value.shape != (groups,):
+        if value.shape not in ((), (1,), (groups,)):
             raise ValueError(f"{name}: expected a number or shape [{groups}], one a group, got {list(value.shape)}")
         if value.device != like.device:
             raise ValueError(f"{name}: on {value.device}, but x is on {like.device}")
         numbers.append(math.nan)
     if all(number == number for number in numbers):
         return None, numbers
-    assert groups is not None
     rows = [
-        value.detach().to(torch.float32)
-        if isinstance(value, Tensor) and value.dim() > 0
-        else like.new_full((groups,), n)
-        for value, n in zip(values, numbers, strict=True)
+        value.detach().to(torch.float32).expand(groups)
+        if isinstance(value, Tensor) and number != number
+        else like.new_full((groups,), number)
+        for value, number in zip(values, numbers, strict=True)
     ]
     return torch.stack(rows), numbers
 

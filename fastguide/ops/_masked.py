@@ -9,6 +9,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from fastguide.deferred import deferring
 from fastguide.ops import _checks, _native
 from fastguide.reference.exp import MAX_LOG_WEIGHT
 
@@ -60,15 +61,43 @@ def check_bias(bias: Tensor | None, logits: Tensor) -> Tensor | None:
     return bias.to(torch.float32).contiguous()
 
 
-def check_probability(name: str, value: float) -> float:
-    """Return a number in ``[0, 1]`` as a float."""
+def check_probability(name: str, value: float | Tensor, like: Tensor) -> tuple[Tensor | None, float]:
+    """Return ``(None, number)`` for a number in ``[0, 1]``, and for a tensor of one, unread, float64 and 0."""
+    if isinstance(value, Tensor) and (value.dim() > 0 or value.device == like.device):
+        if not value.is_floating_point() or value.numel() != 1:
+            raise TypeError(
+                f"{name}: expected a number or a floating-point tensor of one, got {value.dtype} of shape "
+                f"{list(value.shape)}"
+            )
+        _check_device(name, value, like)
+        return value.detach().to(torch.float64), 0.0
+    return None, _number_in_unit(name, float(value))
+
+
+def probability_for(backend: str, name: str, tensor: Tensor | None, number: float) -> float | Tensor:
+    """Return a probability as a backend takes it: the Triton kernels read that of a tensor themselves."""
+    if tensor is None:
+        return number
+    if backend == "triton":
+        if not deferring():
+            _number_in_unit(name, float(tensor))
+        return tensor
+    return _number_in_unit(name, float(tensor))
+
+
+def _number_in_unit(name: str, value: float) -> float:
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"{name}: expected a number in [0, 1], got {value}")
-    return float(value)
+    return value
 
 
-def check_reveal(probability: float | None, count: int | Tensor | None, order: str) -> tuple[float, Tensor | None, int]:
-    """Return the probability, the counts of groups and the count for all, -1 where a probability decides."""
+def check_reveal(
+    probability: float | Tensor | None, count: int | Tensor | None, order: str, like: Tensor
+) -> tuple[Tensor | None, float, Tensor | None, int]:
+    """Return the probability as `check_probability` does, the counts of groups, and the count for all.
+
+    The last is -1 where a probability decides.
+    """
     if order not in ("random", "confidence"):
         _checks.choice("order", order, ("random", "confidence"))
     if (probability is None) == (count is None):
@@ -76,15 +105,15 @@ def check_reveal(probability: float | None, count: int | Tensor | None, order: s
     if probability is not None:
         if order != "random":
             raise ValueError(f'order: "{order}" ranks positions, so give reveal_count instead of reveal_probability')
-        return check_probability("reveal_probability", probability), None, -1
-    if isinstance(count, Tensor) and count.dim() > 0:
-        return 0.0, count, 0
+        return *check_probability("reveal_probability", probability, like), None, -1
+    if isinstance(count, Tensor) and (count.dim() > 0 or count.device == like.device):
+        return None, 0.0, count, 0
     if count is None or isinstance(count, bool) or not hasattr(count, "__index__"):
         raise TypeError(f"reveal_count: expected a whole number or a tensor [G] of them, got {count!r}")
     n = operator.index(count)
     if n < 0:
         raise ValueError(f"reveal_count: expected at least 0, got {n}")
-    return 0.0, None, min(n, _checks.INT32_MAX)
+    return None, 0.0, None, min(n, _checks.INT32_MAX)
 
 
 def check_truncation(top_k: int | None, top_p: float | None) -> tuple[int, float]:
@@ -145,7 +174,7 @@ def check_indices(name: str, indices: Tensor | None, count: int | None, like: Te
 
 def check_seed(seed: int | Tensor, particles: int, like: Tensor) -> tuple[Tensor | None, int]:
     """Check an int (one group) or ``[G]`` int64 seeds with ``G`` dividing the number of particles."""
-    if not isinstance(seed, Tensor):
+    if not isinstance(seed, Tensor) or seed.dim() == 0:
         return _checks.seed(seed, 1, like.device)
     if seed.dim() != 1 or len(seed) == 0 or particles % len(seed) != 0:
         raise ValueError(
@@ -162,8 +191,11 @@ def check_lengths(lengths: Tensor | None, seeds: Tensor | None, length: int, lik
 
 
 def check_per_group(name: str, numbers: Tensor, seeds: Tensor | None, like: Tensor) -> Tensor:
-    """Check an integer tensor ``[G]`` and return it as int64."""
-    checked = check_indices(name, numbers, 1 if seeds is None else len(seeds), like)
+    """Check an integer tensor ``[G]``, or of no dimension for all groups, and return it as int64 ``[G]``."""
+    groups = 1 if seeds is None else len(seeds)
+    if numbers.dim() == 0:
+        numbers = numbers.expand(groups)
+    checked = check_indices(name, numbers, groups, like)
     assert checked is not None
     return checked.to(torch.int64)
 

@@ -7,8 +7,6 @@ element alone, so the same seed gives the same children on every backend, thread
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -49,14 +47,16 @@ def gaussian_step(
     Args:
         x: ``[U, ...]`` float32, distinct states. Rows that are not contiguous are copied.
         prediction: the shape of ``x``, float32, float16 or bfloat16 (converted exactly): the network's output.
-        x_coefficient: a number or ``[G]``, one a group; rounded to float32, as are all coefficients.
+        x_coefficient: a number or ``[G]``, one a group, or a tensor of one for all groups; rounded to float32, as are all
+            coefficients. Those of tensors are read by the kernels themselves.
         prediction_coefficient: a number or ``[G]``.
         sigma: a number or ``[G]``, at least 0: the standard deviation of the noise.
         shift: the shape of ``x``, float32, float16 or bfloat16: a shift of the mean, such as a gradient of the reward.
         shift_coefficient: a number or ``[G]``.
         ancestors: ``[P]`` int64 or int32, the row of ``x`` that each particle continues; default ``0..U-1``.
         branch: children of a particle, M.
-        seed: an int (one group), or ``[G]`` int64, one a group; groups are contiguous and of equal size, G divides P.
+        seed: an int or int64 tensor of no dimension (one group), or ``[G]`` int64, one a group; groups are contiguous and
+            of equal size, G divides P.
         step: the number of the step, keying its draws; or an int64 tensor of it on the device, which the kernels of
             ``"triton"`` read themselves, so that a captured graph draws anew at each replay.
         slots: ``[P]`` int64 or int32, the number of each particle within its group; default ``0..P/G-1``.
@@ -74,7 +74,7 @@ def gaussian_step(
     if type(x) is not Tensor and _arrays.is_foreign(x):
         return _arrays.in_torch(gaussian_step, x, locals())
     branch = _checks.count("branch", branch)
-    step = _checks.step_or_tensor(step, x)
+    steps, at = _checks.step_or_tensor(step, x)
     _gaussian.check_rows("x", x, None)
     _gaussian.check_rows("prediction", prediction, x)
     if shift is not None:
@@ -89,7 +89,7 @@ def gaussian_step(
     if out is not None:
         _checks.output("out", out, (particles, branch, *x.shape[1:]), torch.float32, x)
     given = (
-        x, prediction, shift, coefficients, numbers, ancestors, branch, seeds, number, step, slots, backend,
+        x, prediction, shift, coefficients, numbers, ancestors, branch, seeds, number, steps, at, slots, backend,
     )  # fmt: skip
     if torch.compiler.is_compiling():
         children: Tensor = _op(*given)
@@ -107,7 +107,8 @@ def _launch(
     branch: int,
     seeds: Tensor | None,
     seed: int,
-    step: Any,
+    steps: Tensor | None,
+    step: int,
     slots: Tensor | None,
     backend: str | None,
     out: Tensor | None = None,
@@ -117,8 +118,7 @@ def _launch(
     if out is not None:
         _checks.apart("out", (out,), (x, prediction, shift, coefficients, ancestors, seeds, slots))
     backend = config.choose_backend(x.device, backend)
-    if backend != "triton":
-        step = int(step)
+    at = _checks.step_for(backend, steps, step)
     if backend != "torch":
         children = _empty_children(x, ancestors, branch) if out is None else out
         settings = (
@@ -131,7 +131,7 @@ def _launch(
             ancestors,
             seeds,
             seed,
-            step,
+            at,
             slots,
         )
         if backend == "cpu":
@@ -150,7 +150,7 @@ def _launch(
             ancestors=ancestors,
             branch=branch,
             seeds=expand_seed(seed & 0xFFFFFFFFFFFFFFFF, 1, x.device) if seeds is None else seeds,
-            step=step,
+            step=at,
             slots=slots,
         )
         if out is not None and code == _native.OK:
@@ -174,6 +174,7 @@ def _fake(
     branch: int,
     seeds: Tensor | None,
     seed: int,
+    steps: Tensor | None,
     step: int,
     slots: Tensor | None,
     backend: str | None,
@@ -183,7 +184,8 @@ def _fake(
 
 _op = _library.register(
     "gaussian_step(Tensor x, Tensor prediction, Tensor? shift, Tensor? coefficients, float[] numbers, "
-    "Tensor? ancestors, SymInt branch, Tensor? seeds, int seed, SymInt step, Tensor? slots, str? backend) -> Tensor",
+    "Tensor? ancestors, SymInt branch, Tensor? seeds, int seed, Tensor? steps, SymInt step, Tensor? slots, str? backend) "
+    "-> Tensor",
     _launch,
     _fake,
 )

@@ -39,7 +39,8 @@ def gaussian_log_ratio(
         children: ``[P, M, ...]`` float32.
         x: ``[U, ...]`` float32.
         prediction: the shape of ``x``, float32, float16 or bfloat16.
-        x_coefficient: a number or ``[G]``, one a group; groups are contiguous and of equal size, G divides P.
+        x_coefficient: a number or ``[G]``, one a group, or a tensor of one for all; groups are contiguous and of equal
+            size, G divides P.
         prediction_coefficient: a number or ``[G]``.
         sigma: a number or ``[G]``, above 0: without noise the two laws have no ratio.
         shift: the shape of ``x``, float32, float16 or bfloat16.

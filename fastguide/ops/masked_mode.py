@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -41,8 +39,9 @@ def masked_mode(
         temperature: of ``"draw"``; 0 is ``"argmax"``.
         top_k: of ``"draw"``; as in :func:`fastguide.ops.masked_step.masked_step`, and so is ``top_p``.
         top_p: of ``"draw"``, in ``(0, 1]``.
-        seed: an int (one group), or ``[G]`` int64, one a group of ``U / G`` consecutive states. Read by ``"draw"``
-            only, as are ``step`` and ``slots``; the number of groups also tells which length a state has.
+        seed: an int or int64 tensor of no dimension (one group), or ``[G]`` int64, one a group of ``U / G`` consecutive
+            states. Read by ``"draw"`` only, as are ``step`` and ``slots``; the number of groups also tells which length a
+            state has.
         step: the number of the step, keying the draws; or a tensor of it, as there.
         slots: ``[U]`` int64 or int32, the number of each state within its group; default ``0..U/G-1``.
         lengths: ``[G]`` int64 or int32; positions from the length of the group on are padding, copied and never filled.
@@ -62,7 +61,7 @@ def masked_mode(
         return _arrays.in_torch(masked_mode, tokens, locals())
     if rule not in ("argmax", "draw"):
         _checks.choice("rule", rule, ("argmax", "draw"))
-    step = _checks.step_or_tensor(step, tokens)
+    steps, at = _checks.step_or_tensor(step, tokens)
     inverse_temperature = _masked.check_temperature(temperature) if rule == "draw" else 0.0
     tokens, logits = _masked.check_states(tokens, logits)
     most, share = _masked.check_truncation(top_k, top_p)
@@ -73,7 +72,7 @@ def masked_mode(
     if out is not None:
         _masked.check_out(out, tuple(tokens.shape), (tokens, logits, bias, seeds, slots, lengths))
     settings = (
-        tokens, logits, inverse_temperature, most, share, bias, seeds, number, step, slots, lengths, backend,
+        tokens, logits, inverse_temperature, most, share, bias, seeds, number, steps, at, slots, lengths, backend,
     )  # fmt: skip
     if torch.compiler.is_compiling():
         filled: Tensor = _op(*settings)
@@ -90,19 +89,19 @@ def _launch(
     bias: Tensor | None,
     seeds: Tensor | None,
     seed: int,
-    step: Any,
+    steps: Tensor | None,
+    step: int,
     slots: Tensor | None,
     lengths: Tensor | None,
     backend: str | None,
     out: Tensor | None = None,
 ) -> Tensor:
     backend = config.choose_backend(tokens.device, backend)
-    if backend != "triton":
-        step = int(step)
+    at = _checks.step_for(backend, steps, step)
     if backend != "torch":
         filled = torch.empty_like(tokens) if out is None else out
         settings = (
-            tokens, logits, filled[:, None], inverse_temperature, top_k, top_p, bias, seeds, seed, step, slots, lengths,
+            tokens, logits, filled[:, None], inverse_temperature, top_k, top_p, bias, seeds, seed, at, slots, lengths,
         )  # fmt: skip
         if backend == "cpu":
             _checks.on_cpu("tokens", tokens)
@@ -120,7 +119,7 @@ def _launch(
             top_k=top_k or None,
             top_p=top_p,
             seeds=expand_seed(seed & 0xFFFFFFFFFFFFFFFF, 1, tokens.device) if seeds is None else seeds,
-            step=step,
+            step=at,
             slots=slots,
             lengths=lengths,
         )
@@ -140,6 +139,7 @@ def _fake(
     bias: Tensor | None,
     seeds: Tensor | None,
     seed: int,
+    steps: Tensor | None,
     step: int,
     slots: Tensor | None,
     lengths: Tensor | None,
@@ -150,7 +150,7 @@ def _fake(
 
 _op = _library.register(
     "masked_mode(Tensor tokens, Tensor logits, float inverse_temperature, SymInt top_k, float top_p, Tensor? bias, "
-    "Tensor? seeds, int seed, SymInt step, Tensor? slots, Tensor? lengths, str? backend) -> Tensor",
+    "Tensor? seeds, int seed, Tensor? steps, SymInt step, Tensor? slots, Tensor? lengths, str? backend) -> Tensor",
     _launch,
     _fake,
 )

@@ -23,10 +23,10 @@ def masked_step(
     tokens: Tensor,
     logits: Tensor,
     *,
-    reveal_probability: float | None = None,
+    reveal_probability: float | Tensor | None = None,
     reveal_count: int | Tensor | None = None,
     order: str = "random",
-    remask_probability: float = 0.0,
+    remask_probability: float | Tensor = 0.0,
     frozen: Tensor | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -58,14 +58,16 @@ def masked_step(
         tokens: ``[U, L]`` int64 or int32, distinct states; the value ``V`` is the mask.
         logits: ``[U, L, V]`` float32, float16 or bfloat16, contiguous along ``V`` (otherwise copied); ``-inf`` forbids.
             Rows at positions that are not revealed are never read (but see ``order``).
-        reveal_probability: in ``[0, 1]``, resolved to 2^-32. Exactly one of this and ``reveal_count`` is given.
-        reveal_count: at least 0, for all or ``[G]`` int64 or int32, one a group: as many masked positions of each child
-            are revealed, or all where there are fewer.
+        reveal_probability: in ``[0, 1]``, resolved to 2^-32: a number, or a floating-point tensor of one on the device,
+            read as ``step`` is; NaN is 0 there. Exactly one of this and ``reveal_count`` is given.
+        reveal_count: at least 0, for all, a number or a tensor of no dimension, or ``[G]`` int64 or int32, one a group: as
+            many masked positions of each child are revealed, or all where there are fewer.
         order: which positions ``reveal_count`` takes. ``"random"``: a uniformly random subset, one for each child.
             ``"confidence"``: those whose largest token probability under ``p`` (at temperature 0: that of temperature
             1) is highest, the lowest positions on ties; the same for all children of a state. It reads the rows of all
             masked positions, unless none or all are revealed.
-        remask_probability: in ``[0, 1]``, resolved to 2^-32; of each token that is not the mask, padding or frozen.
+        remask_probability: in ``[0, 1]``, resolved to 2^-32, a number or a tensor as ``reveal_probability`` is; of each
+            token that is not the mask, padding or frozen.
         frozen: bool ``[L]`` or ``[U, L]``, positions whose token is never remasked.
         temperature: positive, or 0 for the largest logit, the lowest index on ties.
         top_k: keep the tokens that fewer than ``top_k`` others exceed (equals of the last one kept are kept too).
@@ -76,7 +78,8 @@ def masked_step(
             a temperature of 0, whose draws are certain.
         ancestors: ``[P]`` int64 or int32, the row of ``tokens`` that each particle continues; default ``0..U-1``.
         branch: children of a particle, M.
-        seed: an int (one group), or ``[G]`` int64, one a group; groups are contiguous and of equal size, G divides P.
+        seed: an int or int64 tensor of no dimension (one group), or ``[G]`` int64, one a group; groups are contiguous and
+            of equal size, G divides P.
         step: the number of the step, keying its draws; or an int64 tensor of it on the device, which the kernels of
             ``"triton"`` read themselves, so that a captured graph draws anew at each replay.
         slots: ``[P]`` int64 or int32, the number of each particle within its group; default ``0..P/G-1``.
@@ -96,11 +99,10 @@ def masked_step(
     """
     if type(tokens) is not Tensor and _arrays.is_foreign(tokens):
         return _arrays.in_torch(masked_step, tokens, locals())
-    probability, counts, count = _masked.check_reveal(reveal_probability, reveal_count, order)
-    if remask_probability != 0:
-        _masked.check_probability("remask_probability", remask_probability)
+    reveals, reveal, counts, count = _masked.check_reveal(reveal_probability, reveal_count, order, tokens)
+    remasks, remask = _masked.check_probability("remask_probability", remask_probability, tokens)
     branch = _checks.count("branch", branch)
-    step = _checks.step_or_tensor(step, tokens)
+    steps, at = _checks.step_or_tensor(step, tokens)
     inverse_temperature = _masked.check_temperature(temperature)
     tokens, logits = _masked.check_states(tokens, logits)
     most, share = _masked.check_truncation(top_k, top_p)
@@ -117,11 +119,12 @@ def masked_step(
     if counts is not None:
         counts = _masked.check_per_group("reveal_count", counts, seeds, tokens)
     if out is not None:
-        read = (tokens, logits, counts, frozen, bias, shift, ancestors, seeds, slots, lengths)
+        read = (tokens, logits, counts, frozen, bias, shift, ancestors, seeds, slots, lengths, reveals, remasks, steps)
         _masked.check_out(out, (particles, branch, tokens.shape[1]), read)
     settings = (
-        tokens, logits, probability, counts, count, order == "confidence", float(remask_probability), frozen,
-        inverse_temperature, most, share, bias, shift, ancestors, branch, seeds, number, step, slots, lengths, backend,
+        tokens, logits, reveals, reveal, counts, count, order == "confidence", remasks, remask, frozen,
+        inverse_temperature, most, share, bias, shift, ancestors, branch, seeds, number, steps, at, slots, lengths,
+        backend,
     )  # fmt: skip
     if torch.compiler.is_compiling():
         children: Tensor = _op(*settings)
@@ -132,10 +135,12 @@ def masked_step(
 def _launch(
     tokens: Tensor,
     logits: Tensor,
+    reveals: Tensor | None,
     reveal_probability: float,
     counts: Tensor | None,
     count: int,
     confidence: bool,
+    remasks: Tensor | None,
     remask_probability: float,
     frozen: Tensor | None,
     inverse_temperature: float,
@@ -147,7 +152,8 @@ def _launch(
     branch: int,
     seeds: Tensor | None,
     seed: int,
-    step: Any,
+    steps: Tensor | None,
+    step: int,
     slots: Tensor | None,
     lengths: Tensor | None,
     backend: str | None,
@@ -156,13 +162,14 @@ def _launch(
     if counts is not None and not deferring():
         _masked.refuse_negative("reveal_count", counts)
     backend = config.choose_backend(tokens.device, backend)
-    if backend != "triton":
-        step = int(step)
+    at = _checks.step_for(backend, steps, step)
+    reveal: Any = _masked.probability_for(backend, "reveal_probability", reveals, reveal_probability)
+    remask: Any = _masked.probability_for(backend, "remask_probability", remasks, remask_probability)
     if backend != "torch":
         children = _empty_children(tokens, ancestors, branch) if out is None else out
         settings = (
-            tokens, logits, children, reveal_probability, counts, count, confidence, remask_probability, frozen,
-            inverse_temperature, top_k, top_p, bias, shift, ancestors, seeds, seed, step, slots, lengths,
+            tokens, logits, children, reveal, counts, count, confidence, remask, frozen,
+            inverse_temperature, top_k, top_p, bias, shift, ancestors, seeds, seed, at, slots, lengths,
         )  # fmt: skip
         if backend == "cpu":
             _checks.on_cpu("tokens", tokens)
@@ -178,10 +185,10 @@ def _launch(
         children, code, index = _reference.masked_step(
             tokens,
             logits.detach(),
-            reveal_probability=None if count >= 0 else reveal_probability,
+            reveal_probability=None if count >= 0 else reveal,
             counts=counts,
             confidence=confidence,
-            remask_probability=remask_probability,
+            remask_probability=remask,
             frozen=frozen,
             inverse_temperature=inverse_temperature,
             top_k=top_k or None,
@@ -191,7 +198,7 @@ def _launch(
             ancestors=ancestors,
             branch=branch,
             seeds=expand_seed(seed & 0xFFFFFFFFFFFFFFFF, 1, tokens.device) if seeds is None else seeds,
-            step=step,
+            step=at,
             slots=slots,
             lengths=lengths,
         )
@@ -209,10 +216,12 @@ def _empty_children(tokens: Tensor, ancestors: Tensor | None, branch: int) -> Te
 def _fake(
     tokens: Tensor,
     logits: Tensor,
+    reveals: Tensor | None,
     reveal_probability: float,
     counts: Tensor | None,
     count: int,
     confidence: bool,
+    remasks: Tensor | None,
     remask_probability: float,
     frozen: Tensor | None,
     inverse_temperature: float,
@@ -224,6 +233,7 @@ def _fake(
     branch: int,
     seeds: Tensor | None,
     seed: int,
+    steps: Tensor | None,
     step: int,
     slots: Tensor | None,
     lengths: Tensor | None,
@@ -233,9 +243,10 @@ def _fake(
 
 
 _op = _library.register(
-    "masked_step(Tensor tokens, Tensor logits, float reveal_probability, Tensor? counts, SymInt count, "
-    "bool confidence, float remask_probability, Tensor? frozen, float inverse_temperature, SymInt top_k, float top_p, "
-    "Tensor? bias, Tensor? shift, Tensor? ancestors, SymInt branch, Tensor? seeds, int seed, SymInt step, "
+    "masked_step(Tensor tokens, Tensor logits, Tensor? reveals, float reveal_probability, Tensor? counts, SymInt count, "
+    "bool confidence, Tensor? remasks, float remask_probability, Tensor? frozen, float inverse_temperature, "
+    "SymInt top_k, float top_p, "
+    "Tensor? bias, Tensor? shift, Tensor? ancestors, SymInt branch, Tensor? seeds, int seed, Tensor? steps, SymInt step, "
     "Tensor? slots, Tensor? lengths, str? backend) -> Tensor",
     _launch,
     _fake,

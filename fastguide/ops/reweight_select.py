@@ -57,7 +57,7 @@ def reweight_select(
     rule: str = "systematic",
     ess_threshold: float = 0.5,
     seed: int | Tensor = 0,
-    step: int = 0,
+    step: int | Tensor = 0,
     degenerate: str = "raise",
     backend: str | None = None,
 ) -> ReweightSelection:
@@ -74,7 +74,8 @@ def reweight_select(
             `fastguide.value`), which is evaluated on ``states`` as `fastguide.ops.evaluate` does, each particle being
             weighed while its state is at hand; the result is that of the two calls.
         previous_values: the same; read as of no importance where the particle is dead.
-        beta: inverse temperature ``1 / alpha`` of ``values``: a number, or one a group ``[G]``.
+        beta: inverse temperature ``1 / alpha`` of ``values``: a number, or one a group ``[G]``. A tensor of one goes for
+            all groups, and is not read by the host.
         previous_beta: the same of ``previous_values``.
         states: the particles' states ``[N, ...]`` or ``[G * N, ...]``, group after group, where ``values`` is a compiled
             value; else None.
@@ -82,12 +83,14 @@ def reweight_select(
         running: ``[N]`` or ``[G, N]`` of any dtype of 4 or 8 bytes that moves along with the particles, or None.
         rule: ``"systematic"``, ``"stratified"``, ``"multinomial"`` or ``"residual"``; see `fastguide.ops.select`.
         ess_threshold: in [0, 1]; 0 never resamples, 1 does unless all weights are equal.
-        seed: a whole number in [0, 2^64), from which each group derives its own; or an int64 tensor ``[G]``, taken as
-            is.
-        step: selects another stream of random numbers, in [0, 2^28).
+        seed: a whole number in [0, 2^64), or an int64 tensor of no dimension, from which each group derives its own; or
+            an int64 tensor ``[G]``, taken as is.
+        step: selects another stream of random numbers, in [0, 2^28); or an int64 tensor of one on the device, which the
+            kernels of a GPU read themselves, unchecked, so that a captured graph draws anew at each replay.
         degenerate: ``"raise"``, or ``"keep"``: a group whose weights are all zero is carried as it is, with log-Z
             increment ``-inf`` and ESS 0.
-        backend: ``"cpu"``, ``"triton"`` or ``"torch"`` (the reference); None chooses by device and `fastguide.config`.
+        backend: ``"cpu"``, ``"triton"``, ``"cuda"`` or ``"torch"`` (the reference); None chooses by device and
+            `fastguide.config`. A rule that ``"cuda"`` has no kernel for is Triton's.
 
     Raises:
         ValueError: NaN or +inf in an input, or an updated log-weight above 1e9 (argument and index are named); a wrong
@@ -118,13 +121,13 @@ def reweight_select(
         raise ValueError(f"ess_threshold: expected a number in [0, 1], got {ess_threshold}")
     if degenerate != "raise":
         _checks.choice("degenerate", degenerate, ("raise", "keep"))
-    _checks.step(step)
+    steps, at = _checks.step_or_tensor(step, log_weights)
     seeds, number = _checks.seed(seed, groups, log_weights.device)
     betas, one_beta = _beta("beta", beta, groups, log_weights.device)
     previous_betas, one_previous = _beta("previous_beta", previous_beta, groups, log_weights.device)
     arguments = (
         previous_values, betas, one_beta, previous_betas, one_previous, log_ratio, running, rule, float(ess_threshold),
-        seeds, number, step, degenerate == "keep", backend,
+        seeds, number, steps, at, degenerate == "keep", backend,
     )  # fmt: skip
     launch: Callable[..., _Outputs] = _launch if evaluation is None else _launch_states
     if torch.compiler.is_compiling():
@@ -180,7 +183,7 @@ def _beta(name: str, beta: float | Tensor, groups: int, device: torch.device) ->
         if not math.isfinite(beta):
             raise ValueError(f"{name}: expected a finite number, got {beta}")
         return None, float(beta)
-    if beta.shape not in ((), (groups,)):
+    if beta.shape not in ((), (1,), (groups,)):
         raise ValueError(f"{name}: expected a number or shape ({groups},), one a group, got {tuple(beta.shape)}")
     return beta.to(device=device, dtype=torch.float64).expand(groups).contiguous(), 0.0
 
@@ -199,16 +202,18 @@ def _launch(
     ess_threshold: float,
     seeds: Tensor | None,
     seed: int,
+    steps: Tensor | None,
     step: int,
     keep: bool,
     backend: str | None,
 ) -> _Outputs:
     lead = log_weights.shape[:-1]
     backend = config.choose_backend(log_weights.device, backend, cuda=True)
+    at = _checks.step_for(backend, steps, step)
     if backend != "torch":
         return _run(
             None, log_weights, values, previous_values, betas, beta, previous_betas, previous_beta, log_ratio, running,
-            rule, ess_threshold, seeds, seed, step, keep, backend,
+            rule, ess_threshold, seeds, seed, at, keep, backend,
         )  # fmt: skip
     n = log_weights.shape[-1]
     rows = [None if x is None else x.detach().reshape(-1, n) for x in (log_weights, values, previous_values, log_ratio)]
@@ -228,7 +233,7 @@ def _launch(
     if seeds is None:
         seeds = expand_seed(seed, len(x), x.device)
     moving = None if running is None else running.detach().reshape(-1, n)
-    out = _reference.reweight_select(updated, v, moving, rule, ess_threshold, seeds, step)
+    out = _reference.reweight_select(updated, v, moving, rule, ess_threshold, seeds, at)
     if not keep and bool((out.ess == 0).any()):
         _raise_degenerate(out.log_z_increment, log_weights.shape)
     full = log_weights.shape
@@ -260,6 +265,7 @@ def _launch_states(
     ess_threshold: float,
     seeds: Tensor | None,
     seed: int,
+    steps: Tensor | None,
     step: int,
     keep: bool,
     backend: str | None,
@@ -268,12 +274,13 @@ def _launch_states(
     if config.choose_backend(log_weights.device, backend) == "cpu":
         return _run(
             evaluation, log_weights, log_weights.new_empty(log_weights.shape), previous_values, betas, beta,
-            previous_betas, previous_beta, log_ratio, running, rule, ess_threshold, seeds, seed, step, keep, "cpu",
+            previous_betas, previous_beta, log_ratio, running, rule, ess_threshold, seeds, seed,
+            _checks.step_for("cpu", steps, step), keep, "cpu",
         )  # fmt: skip
     return _launch(
         log_weights, launch_evaluation(*evaluation, backend).to(log_weights.dtype).reshape(log_weights.shape),
         previous_values, betas, beta, previous_betas, previous_beta, log_ratio, running, rule, ess_threshold, seeds,
-        seed, step, keep, backend,
+        seed, steps, step, keep, backend,
     )  # fmt: skip
 
 
@@ -292,7 +299,7 @@ def _run(
     ess_threshold: float,
     seeds: Tensor | None,
     seed: int,
-    step: int,
+    step: Any,
     keep: bool,
     backend: str,
 ) -> _Outputs:
@@ -379,14 +386,14 @@ def _outputs(log_weights: Tensor, running: Tensor | None) -> _Outputs:
 
 
 def _fake(log_weights: Tensor, *arguments: Any) -> _Outputs:
-    """Return empty outputs; of either operation, the running values are the eighth argument from the end."""
-    return _outputs(log_weights, arguments[-8])
+    """Return empty outputs; of either operation, the running values are the ninth argument from the end."""
+    return _outputs(log_weights, arguments[-9])
 
 
 _ARGUMENTS = (
     "Tensor previous_values, Tensor? betas, float beta, Tensor? previous_betas, float previous_beta, Tensor? log_ratio, "
-    "Tensor? running, str rule, float ess_threshold, Tensor? seeds, int seed, SymInt step, bool keep, str? backend) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "Tensor? running, str rule, float ess_threshold, Tensor? seeds, int seed, Tensor? steps, SymInt step, bool keep, "
+    "str? backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _op = _library.register(f"reweight_select(Tensor log_weights, Tensor values, {_ARGUMENTS}", _launch, _fake)
 _states_op = _library.register(

@@ -43,7 +43,7 @@ def select(
     rule: str = "systematic",
     order: str = "sorted",
     seed: int | Tensor = 0,
-    step: int = 0,
+    step: int | Tensor = 0,
     degenerate: str = "raise",
     out: Selection | None = None,
     backend: str | None = None,
@@ -65,15 +65,17 @@ def select(
         order: ``"sorted"``: increasing indices (descending scores for the last three rules). ``"slots"``, for ``k = M``
             only: an item that is selected keeps its own slot, and the others, in increasing order, take the surplus
             copies in increasing order of ancestor, so that moving particles in place writes few of them.
-        seed: a whole number in [0, 2^64), from which each group derives its own; or an int64 tensor ``[G]``, used as
-            it is.
-        step: selects another stream of random numbers, in [0, 2^28).
+        seed: a whole number in [0, 2^64), or an int64 tensor of no dimension, from which each group derives its own; or
+            an int64 tensor ``[G]``, used as it is.
+        step: selects another stream of random numbers, in [0, 2^28); or an int64 tensor of one on the device, which the
+            kernels of a GPU read themselves, unchecked, so that a captured graph draws anew at each replay.
         degenerate: what to do where every weight of a row is zero, or where ``"topk"`` or ``"gumbel_topk"`` find fewer
             than ``k`` items of nonzero weight. ``"raise"``; or ``"keep"``: the former get ancestor ``i mod M`` in slot
             ``i``, log-mean-weight ``-inf`` and ESS 0, the latter repeat the items they have from the best on.
         out: a `Selection` of contiguous tensors to write and return, of the shapes and dtypes of the result; they must
             not overlap ``log_weights`` or each other. After an error they hold anything.
-        backend: ``"cpu"``, ``"triton"`` or ``"torch"`` (the reference); None chooses by device and `fastguide.config`.
+        backend: ``"cpu"``, ``"triton"``, ``"cuda"`` or ``"torch"`` (the reference); None chooses by device and
+            `fastguide.config`. A rule that ``"cuda"`` has no kernel for is Triton's.
 
     Returns:
         A `Selection`. Precision: log-mean-weight within 3e-7 (float32 log-weights) or 1.5e-11 (float64); ESS too large
@@ -114,8 +116,10 @@ def select(
         raise ValueError(f'k: rule="{rule}" takes distinct items, but k = {k} exceeds M = {m}')
     if degenerate != "raise":
         _checks.choice("degenerate", degenerate, ("raise", "keep"))
-    if type(step) is not int or not 0 <= step < 2**28:
-        _checks.step(step)
+    if type(step) is int and 0 <= step < 2**28:
+        steps, at = None, step
+    else:
+        steps, at = _checks.step_or_tensor(step, log_weights)
     if type(seed) is int and 0 <= seed < 2**63:
         seeds, number = None, seed
     else:
@@ -124,9 +128,9 @@ def select(
         _check_out(out, log_weights, k)
     keep = degenerate == "keep"
     if torch.compiler.is_compiling():
-        drawn = _op(log_weights, k, rule, order, seeds, number, step, keep, backend)
+        drawn = _op(log_weights, k, rule, order, seeds, number, steps, at, keep, backend)
         return Selection(*drawn) if out is None else _write(out, drawn)
-    return _launch(log_weights, k, rule, order, seeds, number, step, keep, backend, out)
+    return _launch(log_weights, k, rule, order, seeds, number, steps, at, keep, backend, out)
 
 
 def _check_out(out: object, log_weights: Tensor, k: int) -> None:
@@ -152,6 +156,7 @@ def _launch(
     order: str,
     seeds: Tensor | None,
     seed: int,
+    steps: Tensor | None,
     step: int,
     keep: bool,
     backend: str | None,
@@ -159,12 +164,13 @@ def _launch(
 ) -> Selection:
     shape = log_weights.shape
     backend = config.choose_backend(log_weights.device, backend, cuda=True)
+    at = step if steps is None else _checks.step_for(backend, steps, step)
     if backend != "torch":
         x = (log_weights.resolve_neg() if log_weights.is_neg() else log_weights).contiguous()
         if backend == "cpu":
             _checks.on_cpu("log_weights", log_weights)
             out = _allocate(shape, k) if out is None else out
-            code, index = _native.select(x, k, _RULE_CODES[rule], order == "slots", seeds, seed, step, *out)
+            code, index = _native.select(x, k, _RULE_CODES[rule], order == "slots", seeds, seed, at, *out)
         else:
             out = Selection(*_fake(x, k)) if out is None else out
             code, index = _triton.run(
@@ -176,7 +182,7 @@ def _launch(
                 order == "slots",
                 seeds,
                 seed,
-                step,
+                at,
                 *out,
                 keep=keep,
                 backend=backend,
@@ -197,7 +203,7 @@ def _launch(
     rows = log_weights.detach().reshape(_native.rows_of(shape))
     if seeds is None:
         seeds = expand_seed(seed, len(rows), rows.device)
-    ancestors, log_mean_weight, ess = _reference.select(rows, k, rule, order, seeds, step)
+    ancestors, log_mean_weight, ess = _reference.select(rows, k, rule, order, seeds, at)
     lead = shape[:-1]
     drawn = ancestors.reshape(*lead, k), log_mean_weight.reshape(lead), ess.reshape(lead)
     return Selection(*drawn) if out is None else _write(out, drawn)
@@ -224,7 +230,7 @@ def _fake(log_weights: Tensor, k: int, *settings: Any) -> tuple[Tensor, Tensor, 
 
 
 _op = _library.register(
-    "select(Tensor log_weights, SymInt k, str rule, str order, Tensor? seeds, int seed, SymInt step, bool keep, "
+    "select(Tensor log_weights, SymInt k, str rule, str order, Tensor? seeds, int seed, Tensor? steps, SymInt step, bool keep, "
     "str? backend) -> (Tensor, Tensor, Tensor)",
     _launch,
     _fake,

@@ -24,7 +24,10 @@ class Stream(IntEnum):
 
 
 def _as_int64(value: Tensor | int, device: torch.device) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.int64, device=device)
+    if isinstance(value, Tensor):
+        return value.to(torch.int64)
+    # Filled in on the device: a number that is copied there makes the host wait.
+    return torch.full((), value, dtype=torch.int64, device=device)
 
 
 def philox(
@@ -67,9 +70,15 @@ def counter_word(step: int | Tensor, stream: Stream) -> int | Tensor:
     return step * 16 + int(stream)
 
 
-def expand_seed(seed: int, groups: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return ``[groups]`` int64 seeds in ``[0, 2^63)`` derived from one integer; group ``g`` depends on ``(seed, g)`` only."""
-    key = torch.tensor([seed - 2**64 if seed >= 2**63 else seed], dtype=torch.int64, device=device)
+def expand_seed(seed: int | Tensor, groups: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return ``[groups]`` int64 seeds in ``[0, 2^63)`` derived from one integer; group ``g`` depends on ``(seed, g)`` only.
+
+    A tensor holds the integer's 64 bits, and stays where it is.
+    """
+    if isinstance(seed, Tensor):
+        key = seed.reshape(1)
+    else:
+        key = torch.tensor([seed - 2**64 if seed >= 2**63 else seed], dtype=torch.int64, device=device)
     g = torch.arange(groups, dtype=torch.int64, device=device)
     w0, w1, _, _ = philox(key, g & _LOW, g >> 32, 0, _LOW)
     return (word64(w0, w1) >> 1) & (2**63 - 1)

@@ -207,7 +207,7 @@ def fold_blocks(
         tl.atomic_min(status + _DEGENERATE, row, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["step"])
 def end_slots(
     log_weights, exponents, bases, shifts, records, seeds, parents, step, points, ends, m, k, blocks,
     RULE: tl.constexpr, TILE: tl.constexpr,
@@ -254,7 +254,7 @@ def end_slots(
                 tl.store(ends + row * m + item, end.to(tl.int32), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["step"])
 def draw_points(
     points, copies, records, seeds, parents, step, counts, m, k, tiles, bits, RULE: tl.constexpr, TILE: tl.constexpr
 ):

@@ -70,7 +70,7 @@ _TYPES = {
     "listed": "*i32", "listed_count": "*i64", "ranks": "*i64", "needed": "*i32", "frozen": "*u8", "terms": "*fp64",
     "ratios": "*fp64", "x": "*fp32", "prediction": "*fp32", "number_x": "fp32", "number_prediction": "fp32",
     "number_shift": "fp32", "number_sigma": "fp32", "inverse_temperature": "fp32", "top_p": "i64", "most_slot": "i64",
-    "reveal_threshold": "i64", "remask_threshold": "i64", "states": "i32",
+    "reveal": "i64", "remask": "i64", "states": "i32",
 }  # fmt: skip
 
 

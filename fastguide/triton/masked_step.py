@@ -43,7 +43,7 @@ from fastguide.triton.tuning import config
 _MARK = tl.constexpr(-1)
 _CONFIDENCE_BITS = tl.constexpr(62)
 _ONE_BITS = tl.constexpr(0x3FF0000000000000)
-_SCALARS = ("seed", "step", "count", "reveal_threshold", "remask_threshold", "top_k", "top_p")
+_SCALARS = ("seed", "step", "count", "reveal", "remask", "top_k", "top_p")
 _MOST_COUNTED = 2**15
 
 
@@ -80,11 +80,23 @@ def _first_of(keys, masked, wanted, BITS: tl.constexpr):
     return under | (equal & (tl.cumsum(equal.to(tl.int32), 1) <= left[:, None]))
 
 
+@triton.jit
+def _threshold(x):
+    """Return as int64 the number below which a word changes a position: ``x``, or that of the probability it points to."""
+    if x.dtype.is_ptr():
+        p = tl.load(x)
+        scaled = tl.where(p > 0, tl.minimum(p, 1.0), 0.0) * 4294967296.0
+        below = scaled.to(tl.int64)
+        return below + (below.to(tl.float64) < scaled).to(tl.int64)
+    else:
+        return x.to(tl.int64)
+
+
 @triton.jit(do_not_specialize=_SCALARS)
 def _change(
     tokens, children, listed, listed_count, status, ranks, ancestors, slots, seeds, seed, step, lengths, counts, count,
-    frozen, frozen_stride, states, particles, per_group, branch, length, vocab, most_slot, reveal_threshold,
-    remask_threshold, COUNTED: tl.constexpr, WORDS: tl.constexpr, P: tl.constexpr, L: tl.constexpr,
+    frozen, frozen_stride, states, particles, per_group, branch, length, vocab, most_slot, reveal, remask,
+    COUNTED: tl.constexpr, WORDS: tl.constexpr, P: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
     p = tl.program_id(0).to(tl.int64) * P + tl.arange(0, P)
     at = tl.program_id(1) * L + tl.arange(0, L)[None, :]
@@ -114,6 +126,7 @@ def _change(
 
     key = seed_of(seeds, seed, group, present)
     word = counter_word(step, POSITIONS)
+    reveal_below, remask_below = _threshold(reveal), _threshold(remask)
     if COUNTED:
         masks = tl.sum(masked.to(tl.int32), 1)
         if counts is None:
@@ -136,7 +149,7 @@ def _change(
         child = token
         if WORDS:
             words = _position_words(key, slot, tl.program_id(1) * (L // 4), word, L // 4)
-            child = tl.where(loose & (words < remask_threshold), vocab, child)
+            child = tl.where(loose & (words < remask_below), vocab, child)
         if COUNTED:
             if ranks is None:
                 revealed = _first_of(words, masked, wanted, 32)
@@ -144,9 +157,9 @@ def _change(
                 revealed = ranked
             revealed = tl.where(every[:, None], masked, revealed)
         elif WORDS:
-            revealed = masked & (words < reveal_threshold)
+            revealed = masked & (words < reveal_below)
         else:
-            revealed = masked & (reveal_threshold > 0)
+            revealed = masked & (reveal_below > 0)
         child = tl.where(revealed, _MARK, child)
         tl.store(children + (p * branch + m)[:, None] * length + at, child, mask=inside)
         opened = opened | revealed.to(tl.int32)
@@ -328,11 +341,11 @@ def masked_step(
     tokens: Tensor,
     logits: Tensor,
     children: Tensor,
-    reveal_probability: float,
+    reveal_probability: float | Tensor,
     counts: Tensor | None,
     count: int,
     confidence: bool,
-    remask_probability: float,
+    remask_probability: float | Tensor,
     frozen: Tensor | None,
     inverse_temperature: float,
     top_k: int,
@@ -350,8 +363,8 @@ def masked_step(
 ) -> None:
     """Write ``children`` ``[P, M, L]``; arguments as in `fastguide.ops._native.masked_step`.
 
-    ``step`` may be an int64 tensor of one element. After an error children hold anything but marks: a token, the mask, or
-    what was there before where the ancestor or slot is out of range.
+    ``step`` may be an int64 tensor of one element, the two probabilities float64 tensors of one. After an error children
+    hold anything but marks: a token, the mask, or what was there before where the ancestor or slot is out of range.
 
     Raises:
         ValueError: counts decide and L is above 32,768: a row of positions has to fit a program.
@@ -400,8 +413,9 @@ def masked_step(
     entries = particles * length
     listed = torch.empty(entries, dtype=torch.int32 if entries < 2**31 else torch.int64, device=device)
     listed_count = torch.zeros(1, dtype=torch.int64, device=device)
-    reveal, remask = reveal_threshold(reveal_probability), reveal_threshold(remask_probability)
-    words = remask > 0 or (counted and not confidence) or (not counted and 0 < reveal < 2**32)
+    reveal, remask = _threshold_or_tensor(reveal_probability), _threshold_or_tensor(remask_probability)
+    by_chance = not counted and (isinstance(reveal, Tensor) or 0 < reveal < 2**32)
+    words = by_chance or isinstance(remask, Tensor) or remask > 0 or (counted and not confidence)
     drawn = (ancestors, slots, seeds, seed, step)
     tile = tile_of("_change", entries, position_tile, length, whole=counted)
     _change[(_launch.cdiv(particles, tile["P"]), _launch.cdiv(length, tile["L"]))](
@@ -422,9 +436,9 @@ def masked_step(
         _draw_wide[(grid,)](*row, length, vocab, headroom(vocab), *cut, **modes, **wide)
 
 
-def reveal_threshold(probability: float) -> int:
-    """Return the number below which a 32-bit word reveals."""
-    return math.ceil(probability * 2**32)
+def _threshold_or_tensor(probability: float | Tensor) -> int | Tensor:
+    """Return the number below which a 32-bit word changes a position; a tensor, which `_threshold` reads, as it is."""
+    return probability if isinstance(probability, Tensor) else math.ceil(probability * 2**32)
 
 
 def _variants() -> list[_launch.Variant]:

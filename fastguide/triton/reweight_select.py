@@ -49,7 +49,7 @@ def reweigh(log_weights, values, previous_values, log_ratio, beta, previous_beta
     return updated, inside & ((fine & (updated <= 1e9)) == 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["step"])
 def reweight_rows(
     log_weights, values, previous_values, log_ratio, moving, betas, previous_betas, seeds, step, new_log_weights,
     new_values, moved, ancestors, resampled, log_z_increment, ess, running, ends, status, rows, m, bits,

@@ -38,7 +38,7 @@ def warps_of(width: int, chosen: Config) -> int:
     return min(16, chosen.warps * max(1, width // chosen.tile))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["step"])
 def select_rows(
     log_weights, seeds, step, ancestors, log_mean, ess, running, ends, status, rows, parents, m, k, bits,
     RULE: tl.constexpr, SLOTS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, DRAW_WIDTH: tl.constexpr,
@@ -64,7 +64,7 @@ def select_rows(
         tl.atomic_min(status + _DEGENERATE, first, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["step"])
 def score(log_weights, seeds, step, scores, total, m, parents, RANDOM: tl.constexpr, TILE: tl.constexpr):
     """One program a tile of all items: their scores in float64, with Gumbel noise or without, ``-inf`` of weight zero."""
     at = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)

@@ -100,6 +100,17 @@ def test_states_follow(groups: int, n: int) -> None:
     assert n == 1 or bool((out.ancestors != torch.arange(n)).any())
 
 
+def test_seed_and_step_of_the_device() -> None:
+    log_weights, values, previous, _ = particles(2, 5_000, torch.float32)
+    seeds = torch.tensor([11, -5])
+    for rule in ("systematic", "stratified"):
+        settings = {"rule": rule, "seed": seeds, "ess_threshold": 1.0}
+        expected = ops.reweight_select(log_weights, values, previous, 1.5, 0.5, step=2**20 + 3, **settings)
+        step, betas = torch.tensor(2**20 + 3), (torch.tensor([1.5, 1.5]), torch.tensor([0.5, 0.5]))
+        got, _ = run(log_weights, values, previous, *betas, step=step, **settings)
+        assert_same_bits(expected, got, rule)
+
+
 def test_a_group_whose_weights_are_all_zero_is_carried() -> None:
     for n in (50, 5_000):
         log_weights, values, previous, _ = particles(3, n, torch.float32)

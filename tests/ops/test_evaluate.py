@@ -307,7 +307,7 @@ def test_states_and_values_belong_together() -> None:
 
 def test_the_form_that_evaluates_is_registered_with_torch() -> None:
     zeros, value = torch.zeros(2, 30), Linear([1.0, -1.0])
-    arguments = (zeros, None, 1.0, None, 0.5, None, zeros, "systematic", 0.5, None, 3, 1, False, None)
+    arguments = (zeros, None, 1.0, None, 0.5, None, zeros, "systematic", 0.5, None, 3, None, 1, False, None)
     torch.library.opcheck(
         torch.ops.fastguide.reweight_select_states.default,
         (zeros, normal(60, 2), "linear", *value.arguments(zeros.dtype), *arguments),
