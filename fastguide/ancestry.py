@@ -20,6 +20,7 @@ class Ancestry:
         children: per step ``[G, N]`` int32: the child ``n·M + m`` that went on in each slot; its parent's slot is
             ``child // M``.
         branches: M of each step.
+        roots: ``[G, N]`` int64: the slot at the start that each particle descends from.
     """
 
     groups: int
@@ -27,35 +28,37 @@ class Ancestry:
     device: torch.device = _CPU
     children: list[Tensor] = field(default_factory=list)
     branches: list[int] = field(default_factory=list)
-    _roots: Tensor = field(init=False)
+    roots: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self._roots = torch.arange(self.particles, device=self.device).expand(self.groups, self.particles)
+        self.roots = torch.arange(self.particles, device=self.device).expand(self.groups, self.particles)
 
-    def append(self, children: Tensor, branch: int = 1) -> tuple[Tensor, Tensor]:
-        """Record a step; return the number ``[G]`` of distinct parents, and of distinct particles of the first step."""
+    def append(self, children: Tensor, branch: int = 1) -> None:
+        """Record the selected children ``[G, N]`` of a step."""
         self.children.append(children.to(torch.int32))
         self.branches.append(branch)
-        parents = children // branch
-        self._roots = self._roots.gather(1, parents)
-        return self._distinct(parents), self._distinct(self._roots)
+        self.follow(children // branch)
+
+    def follow(self, parents: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the roots on to those whose parents ``[G, N]`` these are.
+
+        Returns:
+            the number ``[G]`` of distinct parents, and of distinct particles of the first step.
+        """
+        self.roots = self.roots.gather(1, parents)
+        return self._distinct(parents), self._distinct(self.roots)
 
     def settle(self) -> None:
         """Bring everything to the CPU, when the run is over."""
         self.device = _CPU
         self.children = [children.cpu() for children in self.children]
-        self._roots = self._roots.cpu()
+        self.roots = self.roots.cpu()
 
     @property
     def parents(self) -> Tensor:
         """``[T, G, N]`` int64: the slot, before each step, of the parent of the particle in each slot after it."""
         branches = torch.tensor(self.branches, device="cpu")[:, None, None]
         return torch.stack(self.children).to(torch.int64) // branches
-
-    @property
-    def roots(self) -> Tensor:
-        """``[G, N]`` int64: the slot at the start that each final particle descends from."""
-        return self._roots
 
     def lineage(self, particle: int, group: int = 0) -> tuple[list[int], list[int]]:
         """Return the slots and the child numbers of one final particle's ancestors.

@@ -46,10 +46,26 @@ class Deferred:
             self._words[key] = make(), read
         return self._words[key][0]
 
+    def __len__(self) -> int:
+        return len(self._checks)
+
+    def sticky(self, since: int) -> Sticky:
+        """Return the memory of checks that will be made again and again, as those from number ``since`` on were."""
+        found = Sticky(self._checks[since:])
+        self._checks += found.checks
+        return found
+
+    def take(self, since: int) -> list[_Check]:
+        """Remove the checks from number ``since`` on."""
+        taken, self._checks = self._checks[since:], self._checks[:since]
+        return taken
+
     def check(self) -> None:
         """Read all, which waits for the device, and raise for the first that failed."""
         if self._checks:
-            failed = torch.stack([check.failed for check in self._checks]).cpu()
+            # Some may be of main memory: those of rewards that run there.
+            device = max((check.failed.device for check in self._checks), key=lambda device: device.type != "cpu")
+            failed = torch.stack([check.failed.to(device) for check in self._checks]).cpu()
             if bool(failed.any()):
                 check = self._checks[int(failed.to(torch.uint8).argmax())]
                 raise check.report(int(check.first), float(check.value))
@@ -57,6 +73,36 @@ class Deferred:
             error = read(words)
             if error is not None:
                 raise error
+
+
+class Sticky:
+    """What checks that are made in every replay of a graph found in the first that failed.
+
+    Attributes:
+        checks: tensors that stay where they are, to be read at the end.
+    """
+
+    def __init__(self, like: list[_Check]) -> None:
+        self.checks: list[_Check] = []
+        if like:
+            device = like[0].failed.device
+            self._failed = torch.zeros(len(like), dtype=torch.bool, device=device)
+            self._first = torch.zeros(len(like), dtype=torch.int64, device=device)
+            self._value = torch.zeros(len(like), dtype=torch.float64, device=device)
+            tensors = zip(self._failed, self._first, self._value, like, strict=True)
+            self.checks = [_Check(failed, first, value, check.report) for failed, first, value, check in tensors]
+
+    def fold(self, found: list[_Check]) -> None:
+        """Remember what the same checks found now."""
+        assert len(found) == len(self.checks)
+        if not found:
+            return
+        failed = torch.stack([check.failed for check in found])
+        fresh = failed & ~self._failed
+        first, value = (torch.stack([getattr(check, name) for check in found]) for name in ("first", "value"))
+        torch.where(fresh, first, self._first, out=self._first)
+        torch.where(fresh, value.double(), self._value, out=self._value)
+        self._failed |= failed
 
 
 _pending: ContextVar[Deferred | None] = ContextVar("fastguide_deferred", default=None)

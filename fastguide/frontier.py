@@ -7,8 +7,9 @@ micro-batch at a time, when they propose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from torch import Tensor
 from fastguide import ops
 from fastguide.deferred import deferring
 from fastguide.memory import Memory, fixed_batches
-from fastguide.models.protocol import Prediction, State, cat_states, state_bytes
+from fastguide.models.protocol import Denoiser, Prediction, State, cat_states, state_bytes
+from fastguide.problems import Spans, part_of
 from fastguide.processes.protocol import Finishing
 from fastguide.states import Scene, States
 from fastguide.values.protocol import Value
@@ -38,6 +40,7 @@ class Frontier:
         parents: the denoiser state that ``rows`` ``[U]`` continues.
         prediction: output and state of all U, or None where they did not fit.
         predicted: whether they were computed at all.
+        spans: what the host knows of ``problem``; None where states were merged or put in another order.
     """
 
     x: Tensor
@@ -48,6 +51,7 @@ class Frontier:
     rows: Tensor
     prediction: Prediction | None = None
     predicted: bool = False
+    spans: Spans | None = None
 
 
 @dataclass
@@ -90,15 +94,23 @@ class Predictor:
     def _row_bytes(self) -> int:
         return self.scene.bound.output_bytes + self._state_bytes
 
-    def distinct(self, children: Tensor, problem: Tensor, step: int, parents: State, rows: Tensor) -> Frontier:
+    def distinct(
+        self,
+        children: Tensor,
+        problem: Tensor,
+        step: int,
+        parents: State,
+        rows: Tensor,
+        spans: Spans | None = None,
+    ) -> Frontier:
         """Merge equal children ``[R, *shape]``, each continuing row ``rows[r]`` of ``parents``, into a `Frontier`.
 
         Real-valued states are left as they are: no two of them are equal. So are all where the host reads nothing
-        (`fastguide.deferred`): how many are distinct it would have to be told.
+        (`fastguide.deferred`): how many are distinct it would have to be told. ``spans`` is what it knows of ``problem``.
         """
         if not self.memory.merge or children.is_floating_point() or deferring():
             each = torch.arange(len(children), device=children.device)
-            frontier = Frontier(children, each, problem, step, parents, rows)
+            frontier = Frontier(children, each, problem, step, parents, rows, spans=spans)
         else:
             first, inverse = self._merge(children, problem, parents, rows)
             frontier = Frontier(children[first], inverse, problem[first], step, parents, rows[first])
@@ -131,18 +143,29 @@ class Predictor:
         finished = bound.finished(x)
         return finished if bool(finished.any()) else None
 
-    def call(self, x: Tensor, step: int, state: State, rows: Tensor, before: Prediction | None = None) -> Prediction:
+    def call(
+        self,
+        x: Tensor,
+        step: int,
+        state: State,
+        rows: Tensor,
+        before: Prediction | None = None,
+        spans: Spans | None = None,
+    ) -> Prediction:
         """Predict ``[b, *shape]`` states; a network that is not batch invariant sees ``call_rows`` rows at a time, always.
 
         Of finished states nothing is computed: the rows that stand for them are those of others, and nobody reads them.
-        ``before`` is an earlier call of the same step, whose shapes a batch without any other takes.
+        ``before`` is an earlier call of the same step, whose shapes a batch without any other takes; ``spans`` is what the host
+        knows of the problems of ``x``.
         """
         finished, denoiser = self._finished(x), self.scene.denoiser
+        if deferring() and spans is not None:
+            return self._call_each(x, step, state, rows, spans)
         if finished is None:
-            return self._call(x, step, state, rows)
+            return self._call(denoiser, x, step, state, rows)
         others = (~finished).nonzero()[:, 0]
         if len(others):
-            before = self._call(x[others], step, state, rows[others])
+            before = self._call(denoiser, x[others], step, state, rows[others])
         elif before is None:
             assert isinstance(self.scene.bound, Finishing)
             return Prediction(self.scene.bound.unread(len(x)), denoiser.move(state, rows))
@@ -150,42 +173,73 @@ class Predictor:
         row[others] = torch.arange(len(others), device=x.device)
         return Prediction(before.output[row], denoiser.move(before.state, row))
 
-    def _call(self, x: Tensor, step: int, state: State, rows: Tensor) -> Prediction:
-        denoiser, time = self.scene.denoiser, self.scene.process.times[step]
+    def _call_each(self, x: Tensor, step: int, state: State, rows: Tensor, spans: Spans) -> Prediction:
+        """Predict the states of one problem after another, where the denoiser makes something of that."""
+        denoiser, problems, parts, start = self.scene.denoiser, self.scene.problems, _Parts(len(x)), 0
+        for problem, count in spans:
+            own = denoiser.of(problems[problem].condition)
+            if own is denoiser:
+                return self._call(denoiser, x, step, state, rows)
+            end = start + count
+            parts.add(self._call(own, x[start:end], step, state, rows[start:end]))
+            start = end
+        return parts.joined()
+
+    def _call(self, denoiser: Denoiser, x: Tensor, step: int, state: State, rows: Tensor) -> Prediction:
+        times = partial(self.scene.times, step=step, device=self.device)
         self.computed += len(x)
         if self._any_rows or len(x) == self.call_rows:
-            return self._checked(denoiser(x, self._times(len(x), time), state, rows), len(x))
+            return self._checked(denoiser(x, times(len(x)), state, rows), len(x))
         parts = _Parts(len(x))
         for index, real in fixed_batches(len(x), self.call_rows, x.device):
             n = len(index)
-            out = self._checked(denoiser(x[index], self._times(n, time), state, rows[index]), n)
+            out = self._checked(denoiser(x[index], times(n), state, rows[index]), n)
             kept = denoiser.move(out.state, torch.arange(real, device=x.device)) if real < n else out.state
             parts.add(Prediction(out.output[:real], kept))
         return parts.joined()
-
-    def _times(self, n: int, time: float) -> Tensor:
-        return torch.full((n,), time, dtype=torch.float32, device=self.device)
 
     def _checked(self, prediction: Prediction, n: int) -> Prediction:
         self.scene.bound.check(prediction.output, n)
         return prediction
 
-    def _batches(self, frontier: Frontier, index: Tensor) -> Iterator[tuple[States, State]]:
-        """Yield the distinct states ``index``, predicted, and their denoiser state, a micro-batch at a time."""
+    def _batches(self, frontier: Frontier, index: Tensor, spans: Spans | None) -> Iterator[tuple[States, State]]:
+        """Yield the distinct states ``index``, predicted, and their denoiser state, a micro-batch at a time.
+
+        ``spans`` is what the host knows of the problems of ``index``.
+        """
         out = None
+        for part, own in self._split(index, spans):
+            out = self.call(frontier.x[part], frontier.step, frontier.parents, frontier.rows[part], out, own)
+            yield self.states(frontier, part, out.output, out.state, own), out.state
+
+    def _split(self, index: Tensor, spans: Spans | None) -> Iterator[tuple[Tensor, Spans | None]]:
+        """Yield ``index`` in micro-batches, each with its own part of ``spans``."""
+        start = 0
         for part in torch.split(index, self.micro_batch):
-            out = self.call(frontier.x[part], frontier.step, frontier.parents, frontier.rows[part], out)
-            yield self.states(frontier, part, out.output, out.state), out.state
+            yield part, part_of(spans, start, len(part))
+            start += len(part)
 
     def states(
-        self, frontier: Frontier, part: Tensor | None = None, output: Tensor | None = None, state: State = None
+        self,
+        frontier: Frontier,
+        part: Tensor | None = None,
+        output: Tensor | None = None,
+        state: State = None,
+        spans: Spans | None = None,
     ) -> States:
-        """Return the distinct states ``part`` (None: all) with what the denoiser said of them, if that is at hand."""
+        """Return the distinct states ``part``, of problems ``spans``, with what the denoiser said of them if that is at hand.
+
+        Without ``part`` they are all.
+        """
         x, problem, rows = frontier.x, frontier.problem, frontier.rows
-        if part is not None:
+        if part is None:
+            spans = frontier.spans
+        else:
             x, problem, rows = x[part], problem[part], rows[part]
         time = self.scene.process.times[frontier.step]
-        return States(x, output, frontier.step, time, problem, frontier.parents, rows, state, self.scene, self)
+        return States(
+            x, output, frontier.step, time, problem, frontier.parents, rows, state, self.scene, self, spans=spans
+        )
 
     def look_ahead(self, frontier: Frontier, value: Value | None) -> Tensor | None:
         """Predict every distinct state; return what ``value`` reads off them ``[U, …]``, if one is given.
@@ -202,8 +256,9 @@ class Predictor:
         if not fits and not (value and value.reads_output):
             if value is None:
                 return None
-            return torch.cat([value.look(self.states(frontier, p)) for p in torch.split(everyone, self.micro_batch)])
-        for states, state in self._batches(frontier, everyone):
+            split = self._split(everyone, frontier.spans)
+            return torch.cat([value.look(self.states(frontier, part, spans=own)) for part, own in split])
+        for states, state in self._batches(frontier, everyone, frontier.spans):
             assert states.output is not None
             if not self._state_bytes and state is not None:
                 self._state_bytes = state_bytes(state) // len(states.x)
@@ -239,15 +294,23 @@ class Predictor:
         if frontier.prediction is not None:
             states = self.states(frontier, None, *frontier.prediction)
             return *draw(states, particles, None), frontier.prediction.state, particles
-        survivors, row = torch.unique(particles, return_inverse=True)
-        order = torch.argsort(row, stable=True)
-        starts = torch.searchsorted(row[order], torch.arange(len(survivors) + 1, device=device))
+        spans: Spans | None = None
+        starts: Sequence[int] = range(len(particles) + 1)
+        if deferring() and frontier.spans is not None:
+            # Which of them are twins the host would have to be told: each is predicted.
+            spans = self.scene.problems.spans(len(particles))
+            survivors, row = particles, torch.arange(len(particles), device=device)
+            order = row
+        else:
+            survivors, row = torch.unique(particles, return_inverse=True)
+            order = torch.argsort(row, stable=True)
+            starts = torch.searchsorted(row[order], torch.arange(len(survivors) + 1, device=device)).tolist()
         children = frontier.x.new_empty((len(particles), branch, *frontier.x.shape[1:]))
         log_ratio = torch.empty((len(particles), branch), dtype=torch.float64, device=device)
         guided = False
         states_after, done = [], 0
-        for states, state in self._batches(frontier, survivors):
-            which = order[int(starts[done]) : int(starts[done + len(states.x)])]
+        for states, state in self._batches(frontier, survivors, spans):
+            which = order[starts[done] : starts[done + len(states.x)]]
             children[which], ratio = draw(states, row[which] - done, which)
             if ratio is not None:
                 guided, log_ratio[which] = True, ratio

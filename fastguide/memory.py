@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+_CPU = torch.device("cpu")
 _SMALL_CALL = 64
 _LARGE_CALL = 4096
 _CALL_BYTES = 2**26
@@ -42,16 +43,24 @@ def default_call_rows(children: int, row_bytes: int) -> int:
     return min(rows, children)
 
 
-def total_bytes() -> int:
-    """Return the bytes of the machine's memory, or 4 GiB where it does not tell."""
+def total_bytes(device: torch.device = _CPU) -> int:
+    """Return the bytes of a device's memory; of main memory 4 GiB where the machine does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
     names = getattr(os, "sysconf_names", {})
     if not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
         return 4 << 30
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def available_bytes() -> int:
-    """Return the bytes of main memory that can be had without swapping."""
+def available_bytes(device: torch.device = _CPU) -> int:
+    """Return the bytes of a device's memory that are free; of main memory, those to be had without swapping.
+
+    On a GPU what torch keeps for reuse is free too: nobody but this process could have it, and this process can.
+    """
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     try:
         with open("/proc/meminfo", encoding="ascii") as info:
             for line in info:
@@ -78,8 +87,9 @@ class Memory:
     """Settings of memory and network calls. Only ``ragged`` can change a result; the others change cost.
 
     Args:
-        limit: bytes for predictions and states that are kept from one step to the next, ``"auto"`` (a quarter of what is
-            available) or a text such as ``"2GB"``. What does not fit is computed again, and the trace counts it.
+        limit: bytes for predictions and states that are kept from one step to the next, ``"auto"`` (a quarter of what
+            is free on the device of the states when a run starts) or a text such as ``"2GB"``. What does not fit is computed
+            again, and the trace counts it.
         micro_batch: most states that one denoiser call works on; None chooses from ``limit``.
         call_rows: the fixed number of rows of every call to a network that is not batch invariant; None: see
             `default_call_rows`. Part of the numerical contract: the last bits of a network's output depend on it.
@@ -109,10 +119,17 @@ class Memory:
 
     @property
     def bytes(self) -> int:
-        """The limit in bytes, read now if ``"auto"``."""
+        """The limit in bytes; of ``"auto"`` that of main memory, read now (see `on`)."""
+        return self._bytes(_CPU)
+
+    def on(self, device: torch.device) -> Memory:
+        """Return these settings for a run on ``device``, ``"auto"`` read once and made a number."""
+        return replace(self, limit=max(1, self._bytes(device)))
+
+    def _bytes(self, device: torch.device) -> int:
         if isinstance(self.limit, int):
             return self.limit
-        return available_bytes() // 4 if self.limit == "auto" else parse_bytes(self.limit)
+        return available_bytes(device) // 4 if self.limit == "auto" else parse_bytes(self.limit)
 
 
 def resolve_memory(memory: Memory | int | str) -> Memory:

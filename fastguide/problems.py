@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from fastguide.memory import Memory
 from fastguide.models.protocol import Denoiser
 from fastguide.rewards.calls import RewardCalls
 from fastguide.rewards.protocol import wrap as wrap_reward
+
+Spans = tuple[tuple[int, int], ...]
+"""``(problem, rows)`` of each stretch of rows of one problem, in order: what the host knows of rows that were not merged."""
 
 
 @dataclass
@@ -93,26 +97,55 @@ class Problems:
         """Samples evaluated so far."""
         return sum(p.reward.computed for p in self._problems)
 
-    def rewards(self, x0: Tensor, problem: Tensor) -> Tensor:
+    def spans(self, rows: int) -> Spans:
+        """Return whose ``rows`` are that stand group after group, as many of each."""
+        each = rows // len(self.of_group)
+        return tuple((p, each * sum(1 for _ in groups)) for p, groups in groupby(self.of_group))
+
+    def rewards(self, x0: Tensor, problem: Tensor, spans: Spans | None = None) -> Tensor:
         """Return the float64 rewards of clean samples, of problem ``problem[u]`` each.
 
         Args:
             x0: ``[U, *shape]``.
             problem: ``[U]``.
+            spans: as in `members`.
         """
         if len(self) == 1:
             return self[0].rewards(x0)
         out = torch.empty(len(x0), dtype=torch.float64, device=x0.device)
-        for p, members in zip(self._problems, self.members(problem), strict=True):
+        for p, members in zip(self._problems, self.members(problem, spans), strict=True):
             if len(members):
                 out[members] = p.rewards(x0[members])
         return out
 
-    def members(self, problem: Tensor) -> list[Tensor]:
-        """Return, for each problem, which of the rows of ``problem`` ``[U]`` are its own."""
+    def members(self, problem: Tensor, spans: Spans | None = None) -> list[Tensor]:
+        """Return, for each problem, which of the rows of ``problem`` ``[U]`` are its own.
+
+        With ``spans`` nothing is read from the device; None: the host does not know them.
+        """
         if len(self) == 1:
             return [torch.arange(len(problem), device=problem.device)]
-        return [(problem == i).nonzero()[:, 0] for i in range(len(self))]
+        if spans is None:
+            return [(problem == i).nonzero()[:, 0] for i in range(len(self))]
+        own: list[list[Tensor]] = [[] for _ in self._problems]
+        start = 0
+        for i, rows in spans:
+            own[i].append(torch.arange(start, start + rows, device=problem.device))
+            start += rows
+        return [torch.cat(parts) if parts else problem.new_empty(0) for parts in own]
+
+
+def part_of(spans: Spans | None, start: int, rows: int) -> Spans | None:
+    """Return the spans of ``rows`` rows from row ``start`` on."""
+    if spans is None:
+        return None
+    parts, first = [], 0
+    for problem, count in spans:
+        inside = min(first + count, start + rows) - max(first, start)
+        if inside > 0:
+            parts.append((problem, inside))
+        first += count
+    return tuple(parts)
 
 
 def per_group(name: str, value: Any, groups: int) -> list[Any]:

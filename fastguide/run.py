@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,12 +15,13 @@ from fastguide.ancestry import Ancestry
 from fastguide.budget import Budget, Spending
 from fastguide.deferred import deferring
 from fastguide.frontier import Draw, Frontier, Predictor
+from fastguide.graphs import StepGraphs
 from fastguide.guidance.protocol import Guidance, guidance_at, proposal_of
 from fastguide.memory import Memory, default_call_rows
 from fastguide.models.product import Product
 from fastguide.models.protocol import cat_states
 from fastguide.models.protocol import wrap as wrap_denoiser
-from fastguide.problems import Problems, per_group
+from fastguide.problems import Problems, Spans, per_group
 from fastguide.processes.corrected import Corrected
 from fastguide.processes.protocol import Constraints, Correcting, Process
 from fastguide.progress import Status, make_progress
@@ -33,6 +34,34 @@ from fastguide.values.protocol import Value, mend_broken
 
 if TYPE_CHECKING:
     from fastguide.guidance.gradients.proposal import GradientProposal
+
+
+class Proposed(NamedTuple):
+    """The children of a step, not yet weighed.
+
+    Attributes:
+        children: ``[G·N·M, *shape]``.
+        log_ratio: ``[G·N, M]`` float64 ``log p/q``, None where the proposal is the model's own.
+        parents: the denoiser state that they continue.
+        rows: ``[G·N·M]`` int64, the row of it that each continues.
+    """
+
+    children: Tensor
+    log_ratio: Tensor | None
+    parents: Any
+    rows: Tensor
+
+
+class Measured(NamedTuple):
+    """What is recorded of a step: the selected ``children`` ``[G, N]`` int32, and fields of `fastguide.trace.TraceStep`."""
+
+    children: Tensor
+    unique_parents: Tensor
+    unique_ancestors: Tensor
+    ess: Tensor
+    resampled: Tensor
+    values_mean: Tensor
+    values_max: Tensor
 
 
 class Run:
@@ -74,9 +103,11 @@ class Run:
         budget: Budget | None = None,
         progress: bool | Callable[[Status], object] = False,
         callback: Callable[[TraceStep], object] | None = None,
+        cuda_graph: bool = False,
     ) -> None:
         self.steering = Steering(guidance, particles=particles, groups=groups, seed=seed, device=device)
         particles, groups = self.steering.particles, self.steering.groups
+        memory = memory.on(device)
         self.value, self.memory, self.device, self.progress, self.callback = value, memory, device, progress, callback
         if condition is not None and not isinstance(condition, (list, tuple)):
             raise TypeError(f"condition: expected a list with one for each of the {groups} groups")
@@ -100,6 +131,7 @@ class Run:
         self.spending = Spending(budget) if budget is not None else None
         if self.spending is not None:
             self.spending.require(*self.rows_unguided)
+        self.cuda_graph = cuda_graph
 
     def again(self, guidance: Guidance, seeds: Tensor) -> Run:
         """Return a run of the same problems by other guidance and seeds; rewards are remembered and rows counted on."""
@@ -118,6 +150,7 @@ class Run:
         """Run the loop from ``x`` to data."""
         s, first, total = self.steering, self.first, self.scene.process.steps
         trace, ancestry = Trace(), Ancestry(s.groups, s.particles, self.device)
+        graphs = StepGraphs(self, ancestry) if self.cuda_graph else None
         display = make_progress(self.progress)
         began = time.perf_counter()
         timer = Timer()
@@ -125,38 +158,27 @@ class Run:
             if self.retained is not None:
                 self._slot_zero(self.x)[:] = self.retained[0]
             everyone = torch.arange(len(self.x), device=self.device)
-            frontier = self.predictor.distinct(self.x, self.problem, first, self.initial_state(), everyone)
+            spans = self.scene.problems.spans(len(self.x))
+            frontier = self.predictor.distinct(self.x, self.problem, first, self.initial_state(), everyone, spans)
             particles = frontier.inverse
             if self.history is not None:
                 self.history.append(self.x)
             s.begin(self._look_ahead(frontier, None, timer), step=first)
+            proposed: Proposed | None = None
             for step in range(first, total):
                 branch = s.branch
-                self._reserve_gradients(frontier)
-                with timer("denoiser" if frontier.prediction is None else "sampler"):
-                    drawn, log_ratio, parents, rows = self.predictor.propose(
-                        frontier, particles, self._draw(step), branch
-                    )
-                children = drawn.flatten(0, 1)
-                if self.retained is not None:
-                    self._slot_zero(children)[:] = self.retained[step + 1]
-                if self.offspring is not None:
-                    self.offspring.append(children)
-                problem = self.problem.repeat_interleave(branch)
-                if step + 1 < total:
-                    frontier = self.predictor.distinct(
-                        children, problem, step + 1, parents, rows.repeat_interleave(branch)
-                    )
-                    s.weigh(self._look_ahead(frontier, s.state.values, timer), log_ratio)
+                if proposed is None:
+                    proposed = self.proposed(frontier, particles, step, timer)
+                taken = None if graphs is None else graphs.take(step, proposed)
+                if taken is None:
+                    children = proposed.children
+                    chosen, found, particles = self.selected(proposed, step, timer)
+                    frontier = found or frontier
+                    measured, proposed, distinct = self.measured(chosen, branch, ancestry), None, len(frontier.x)
                 else:
-                    with timer("reward"):
-                        s.finish(self.scene.problems.rewards(children, problem), log_ratio)
-                chosen = s.select()
-                flat = (chosen + torch.arange(s.groups, device=self.device)[:, None] * s.particles * branch).view(-1)
-                particles = frontier.inverse[flat] if step + 1 < total else flat
-                if self.history is not None:
-                    self.history.append(children[flat])
-                self._record(step, branch, trace, ancestry, chosen, frontier, timer)
+                    distinct = len(proposed.children)
+                    measured, proposed = taken
+                self._record(step, branch, trace, ancestry, measured, distinct, timer)
                 elapsed = time.perf_counter() - began
                 left = elapsed / (step + 1 - first) * (total - step - 1)
                 if display.due(step + 1, total):
@@ -168,6 +190,54 @@ class Run:
         finally:
             display.close()
         return self.result(children[particles], trace, ancestry, time.perf_counter() - began)
+
+    def proposed(self, frontier: Frontier, particles: Tensor, step: int, timer: Timer) -> Proposed:
+        """Draw the children of ``particles`` ``[G·N]``, each the index of a state of the frontier, in step ``step``."""
+        branch = self.steering.branch
+        self._reserve_gradients(frontier)
+        with timer("denoiser" if frontier.prediction is None else "sampler"):
+            drawn, log_ratio, parents, rows = self.predictor.propose(frontier, particles, self._draw(step), branch)
+        children = drawn.flatten(0, 1)
+        if self.retained is not None:
+            self._slot_zero(children)[:] = self.retained[step + 1]
+        if self.offspring is not None:
+            self.offspring.append(children)
+        return Proposed(children, log_ratio, parents, rows.repeat_interleave(branch))
+
+    def selected(self, proposed: Proposed, step: int, timer: Timer) -> tuple[Tensor, Frontier | None, Tensor]:
+        """Weigh the children of step ``step`` and select among them.
+
+        Returns:
+            the selected children ``[G, N]``; the children's frontier, None after the last step; and which state of it, or
+            after the last step which child, each particle ``[G·N]`` is.
+        """
+        s, children = self.steering, proposed.children
+        branch, frontier = s.branch, None
+        problem, spans = self.problem.repeat_interleave(branch), self.scene.problems.spans(len(children))
+        if step + 1 < self.scene.process.steps:
+            frontier = self.predictor.distinct(children, problem, step + 1, proposed.parents, proposed.rows, spans)
+            s.weigh(self._look_ahead(frontier, s.state.values, timer), proposed.log_ratio)
+        else:
+            with timer("reward"):
+                s.finish(self.scene.problems.rewards(children, problem, spans), proposed.log_ratio)
+        chosen = s.select()
+        flat = (chosen + torch.arange(s.groups, device=self.device)[:, None] * s.particles * branch).view(-1)
+        if self.history is not None:
+            self.history.append(children[flat])
+        return chosen, frontier, flat if frontier is None else frontier.inverse[flat]
+
+    def measured(self, chosen: Tensor, branch: int, ancestry: Ancestry) -> Measured:
+        """Return what is recorded of the step that selected ``chosen`` ``[G, N]``; the ancestry's roots follow it."""
+        state = self.steering.state
+        finite = state.values > -torch.inf
+        return Measured(
+            chosen.to(torch.int32),
+            *ancestry.follow(chosen // branch),
+            ess=state.ess,
+            resampled=state.resampled,
+            values_mean=torch.where(finite, state.values, 0.0).sum(1) / finite.sum(1),
+            values_max=state.values.amax(1),
+        )
 
     @property
     def rows_unguided(self) -> tuple[int, int]:
@@ -212,7 +282,8 @@ class Run:
             group = torch.arange(s.groups, device=self.device) if which is None else which // s.particles
             shift, corrected = None, False
             if proposal is not None:
-                states, ancestors = _alive(states, ancestors)
+                spans = self.scene.problems.spans(len(ancestors)) if which is None else states.spans
+                states, ancestors = _alive(states, ancestors, spans)
                 shift, corrected = proposal.shift(states), proposal.corrected
             assert states.output is not None
             children = bound.propose(
@@ -241,7 +312,8 @@ class Run:
     def first_values(self, x: Tensor, drift: GradientProposal | None = None) -> tuple[Tensor, Tensor | None]:
         """Return ``[G, N]`` values of states ``[G·N, *shape]`` at t = 1, read or not, and a drift's gradient of them."""
         everyone = torch.arange(len(x), device=self.device)
-        frontier = self.predictor.distinct(x, self.problem, 0, self.initial_state(), everyone)
+        spans = self.scene.problems.spans(len(x))
+        frontier = self.predictor.distinct(x, self.problem, 0, self.initial_state(), everyone, spans)
         values = self._values(frontier, self.value, None, Timer())
         assert values is not None
         return values, None if drift is None else drift.gradient_of(self.predictor.states(frontier))
@@ -298,17 +370,17 @@ class Run:
         dims = self.x.ndim
         with timer("reward"):
             values = value.values(
-                looked, lambda x0: rewards_of(problems, frontier.problem, x0, dims), self.steering.guidance.alpha
+                looked,
+                lambda x0: rewards_of(problems, frontier.problem, x0, dims, frontier.spans),
+                self.steering.guidance.alpha,
             )
         return mend_broken(values[frontier.inverse].view(self.steering.groups, -1), previous)
 
     def _record(
-        self, step: int, branch: int, trace: Trace, ancestry: Ancestry, chosen: Tensor, frontier: Frontier, timer: Timer
+        self, step: int, branch: int, trace: Trace, ancestry: Ancestry, measured: Measured, distinct: int, timer: Timer
     ) -> None:
-        state = self.steering.state
-        parents, ancestors = ancestry.append(chosen, branch)
-        finite = state.values > -torch.inf
-        mean = torch.where(finite, state.values, 0.0).sum(1) / finite.sum(1)
+        ancestry.children.append(measured.children)
+        ancestry.branches.append(branch)
         counts = (
             self.predictor.computed,
             self.predictor.recomputed,
@@ -325,13 +397,13 @@ class Run:
                 step=step,
                 time=self.scene.process.times[step + 1],
                 alpha=float(guidance_at(self.steering.guidance, step).alpha),
-                ess=state.ess,
-                resampled=state.resampled,
-                unique_parents=parents,
-                unique_ancestors=ancestors,
-                values_mean=mean,
-                values_max=state.values.amax(1),
-                distinct=len(frontier.x),
+                ess=measured.ess,
+                resampled=measured.resampled,
+                unique_parents=measured.unique_parents,
+                unique_ancestors=measured.unique_ancestors,
+                values_mean=measured.values_mean,
+                values_max=measured.values_max,
+                distinct=distinct,
                 denoiser_rows=denoiser_rows,
                 recomputed_rows=recomputed_rows,
                 reward_rows=reward_rows,
@@ -394,9 +466,12 @@ class Run:
         return torch.stack(trajectory)
 
 
-def _alive(states: States, ancestors: Tensor) -> tuple[States, Tensor]:
-    """Return the states that have children, and the row of each particle's own; all of them where the host reads nothing."""
+def _alive(states: States, ancestors: Tensor, spans: Spans | None) -> tuple[States, Tensor]:
+    """Return the states that have children, and the row of each particle's own.
+
+    Where the host reads nothing they are one a particle, whose problems are ``spans``.
+    """
     if deferring():
-        return states.take(ancestors), torch.arange(len(ancestors), device=ancestors.device)
+        return states.take(ancestors, spans), torch.arange(len(ancestors), device=ancestors.device)
     alive, ancestors = torch.unique(ancestors, return_inverse=True)
     return states.take(alive), ancestors

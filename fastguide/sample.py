@@ -54,6 +54,7 @@ def sample(
     progress: bool | Callable[[Status], object] = True,
     callback: Callable[[TraceStep], object] | None = None,
     device: torch.device | str | None = None,
+    cuda_graph: bool = False,
 ) -> Result:
     """Draw samples of ``p(x0) · exp(r(x0) / alpha)`` from the pretrained model ``p`` and the reward ``r``.
 
@@ -80,6 +81,11 @@ def sample(
         progress: True, False, or a callable that takes a `fastguide.progress.Status`.
         callback: called with the `TraceStep` of each step.
         device: of the states; the CPU when None.
+        cuda_graph: record the step as a CUDA graph and replay it, which saves the launches of small networks and changes no
+            bit. The denoiser and the reward have to compute on the GPU, from their arguments alone, with shapes that do not
+            depend on data. `MaskedProcess`, `GaussianProcess`, `PosteriorMean`, and guidance that has no functions of the
+            noise level among its settings can be recorded. Steps that differ from all others in their settings, those that
+            follow a given trajectory, and the last two, run as always.
 
     Returns:
         A `Result`. Its samples are weighted: ``result.draw(k)`` gives equally weighted ones.
@@ -103,7 +109,7 @@ def sample(
         guidance = _with_number(guidance, model, settings, particles, groups, seed, x_init, progress is True)
     run = Run(
         *model, guidance, particles=particles, groups=groups, seed=seed, budget=budget, progress=progress,
-        callback=callback, **settings,
+        callback=callback, cuda_graph=cuda_graph, **settings,
     )  # fmt: skip
     with torch.no_grad(), nullcontext() if run.device.type == "cpu" else deferred():
         result = guidance.drive(run) if isinstance(guidance, Driver) else run.sample()

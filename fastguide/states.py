@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fastguide import clock
 from fastguide.memory import fixed_batches
 from fastguide.models.protocol import Prediction, State
 from fastguide.processes.protocol import Bound, Process
@@ -15,7 +16,7 @@ from fastguide.processes.protocol import Bound, Process
 if TYPE_CHECKING:
     from fastguide.frontier import Predictor
     from fastguide.models.protocol import Denoiser
-    from fastguide.problems import Problems
+    from fastguide.problems import Problems, Spans
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,13 @@ class Scene:
     problems: Problems
     alpha: float
 
+    def times(self, n: int, step: int, device: torch.device) -> Tensor:
+        """Return ``[n]`` float32, the noise level after ``step`` steps."""
+        time = clock.entry(self.process.times, step)
+        if isinstance(time, Tensor):
+            return time.float().repeat(n)
+        return torch.full((n,), time, dtype=torch.float32, device=device)
+
 
 @dataclass(frozen=True)
 class States:
@@ -52,6 +60,7 @@ class States:
         scene: the run.
         predictor: calls the denoiser in micro-batches of fixed shape, and counts the rows.
         real: how many of the rows are no padding; None: all.
+        spans: what the host knows of ``problem``; None: nothing.
     """
 
     x: Tensor
@@ -65,6 +74,7 @@ class States:
     scene: Scene
     predictor: Predictor
     real: int | None = None
+    spans: Spans | None = None
 
     @property
     def group(self) -> Tensor:
@@ -116,12 +126,12 @@ class States:
 
     def rewards(self, x0: Tensor) -> Tensor:
         """Return float64 rewards ``[U]`` or ``[U, m]`` of clean samples ``[U, *shape]`` or ``[U, m, *shape]``."""
-        return rewards_of(self.scene.problems, self.problem, x0, self.x.ndim)
+        return rewards_of(self.scene.problems, self.problem, x0, self.x.ndim, self.spans)
 
     def soft_rewards(self, x0: Tensor) -> Tensor:
         """Return float64 rewards ``[U]`` of soft clean samples ``[U, L, V]``, in the fixed calls of other networks."""
         found = torch.empty(len(x0), dtype=torch.float64, device=x0.device)
-        for number, members in enumerate(self.scene.problems.members(self.problem)):
+        for number, members in enumerate(self.scene.problems.members(self.problem, self.spans)):
             problem = self.scene.problems[number]
             free = problem.reward.reward.batch_invariant or self.predictor.memory.ragged
             rows = len(members) if free else self.predictor.call_rows
@@ -138,30 +148,37 @@ class States:
         ``x0`` is ``[U, *shape]``, of tokens the soft ``[U, L, V]``. All states have to be of one problem.
         """
         problems = self.scene.problems
-        problem = problems[0 if len(problems) == 1 else int(self.problem[0])]
+        number = 0 if len(problems) == 1 else self.spans[0][0] if self.spans else int(self.problem[0])
+        problem = problems[number]
         problem.reward.computed += len(self.x) if self.real is None else self.real
         with torch.enable_grad():
             total = problem.soft(x0, tokens=not self.x.is_floating_point()).sum()
         (found,) = torch.autograd.grad(total, of)
         return found
 
-    def take(self, index: Tensor) -> States:
-        """Return the states of these rows, without the denoiser state, which is the larger part of them."""
+    def take(self, index: Tensor, spans: Spans | None = None) -> States:
+        """Return the states of these rows, without the denoiser state, which is the larger part of them.
+
+        ``spans`` is what the host knows of their problems, where these states are not all of one.
+        """
         output = None if self.output is None else self.output[index]
+        if spans is None and self.spans is not None and len(self.spans) == 1:
+            spans = ((self.spans[0][0], len(index)),)
         return replace(
-            self, x=self.x[index], output=output, problem=self.problem[index], rows=self.rows[index], state=None
-        )
+            self, x=self.x[index], output=output, problem=self.problem[index], rows=self.rows[index], state=None,
+            spans=spans,
+        )  # fmt: skip
 
     def predict(self, x: Tensor) -> Prediction:
         """Call the denoiser on other states ``[U, *shape]`` (soft one-hot rows, states that require gradients)."""
         self.predictor.computed += len(x) if self.real is None else self.real
-        t = torch.full((len(x),), self.time, dtype=torch.float32, device=x.device)
-        return self.scene.denoiser(x, t, self.parents, self.rows)
+        return self.scene.denoiser(x, self.scene.times(len(x), self.step, x.device), self.parents, self.rows)
 
 
-def rewards_of(problems: Problems, problem: Tensor, x0: Tensor, dims: int) -> Tensor:
+def rewards_of(problems: Problems, problem: Tensor, x0: Tensor, dims: int, spans: Spans | None = None) -> Tensor:
     """Return rewards of ``[U, *shape]`` or ``[U, m, *shape]``, where ``[U, *shape]`` has ``dims`` dimensions."""
     if x0.ndim == dims:
-        return problems.rewards(x0, problem)
+        return problems.rewards(x0, problem, spans)
     m = x0.shape[1]
-    return problems.rewards(x0.flatten(0, 1), problem.repeat_interleave(m)).view(-1, m)
+    of_all = None if spans is None else tuple((p, m * rows) for p, rows in spans)
+    return problems.rewards(x0.flatten(0, 1), problem.repeat_interleave(m), of_all).view(-1, m)

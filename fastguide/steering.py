@@ -104,6 +104,10 @@ class Steering:
             raise RuntimeError("Steering: call begin(values) first")
         return self._state
 
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state, self._pending = state, None
+
     @property
     def log_weights(self) -> Tensor:
         """``[G, N]`` float64 unnormalised log-weights, resamplings included: their group means estimate the normaliser."""

@@ -14,9 +14,9 @@ from fastguide.run import Run
 
 READS = {
     "_local_scalar_dense", "_unique", "_unique2", "bincount", "equal", "is_nonzero", "masked_select", "nonzero",
-    "unique_consecutive", "unique_dim",
+    "lift_fresh", "unique_consecutive", "unique_dim",
 }  # fmt: skip
-"""Operations that tell the host a number, or whose result has a shape that depends on data."""
+"""Operations that tell the host a number, whose result has a shape that depends on data, or that copy numbers from the host."""
 
 
 class HostReads(TorchDispatchMode):
@@ -48,12 +48,42 @@ def no_host_reads(monkeypatch):
         yield
 
 
+def guarded_run(run, monkeypatch):
+    """Return what ``run()`` gives with checks deferred, every loop inside it under the guard."""
+    sample = Run.sample
+
+    def watched(self):
+        self.result = lambda *args: args
+        with no_host_reads(monkeypatch):
+            args = sample(self)
+        del self.result
+        return self.result(*args)
+
+    with monkeypatch.context() as patch, deferred():
+        patch.setattr(Run, "sample", watched)
+        return run()
+
+
+@pytest.fixture
+def guarded(monkeypatch):
+    """``guarded(run)``: see `guarded_run`."""
+    return lambda run: guarded_run(run, monkeypatch)
+
+
+def same(found, expected):
+    """Whether two results are the same bit for bit."""
+    pairs = [(getattr(found, name), getattr(expected, name)) for name in ("samples", "log_weights", "rewards")]
+    pairs += [(found.ancestry.parents, expected.ancestry.parents), (found.trace.ess, expected.trace.ess)]
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
 MASKED = fg.MaskedProcess(length=6, vocab=4, steps=5)
 GAUSSIAN = fg.GaussianProcess((3, 2), steps=5)
 
 
 def logits(x, t):
-    return 0.3 * (x.flip(1)[..., None] == torch.arange(4)) + torch.arange(4.0)
+    tokens = torch.arange(4, device=x.device)
+    return 0.3 * (x.flip(1)[..., None] == tokens) + tokens.float()
 
 
 class Ones(fg.rewards.Reward):
@@ -85,38 +115,123 @@ TOKENS = [
     fg.TDS(alpha=0.1, gradient="exact"),
     fg.Scheduled({0: fg.SMC(alpha=0.5), 3: fg.NestedSMC(alpha=0.1, branch=2)}),
 ]
+MULTISTEP = fg.GaussianProcess((3, 2), steps=5, sampler="sde-dpmsolver++", schedule="cosine")
 REAL = [fg.SMC(alpha=1.0), fg.SVDD(alpha=1.0, branch=3), fg.TDS(alpha=1.0), fg.ClassifierGuidance(alpha=1.0)]
 CASES = [(MASKED, logits, Ones(), g) for g in TOKENS] + [(GAUSSIAN, lambda x, t: x, level, g) for g in REAL]
+CASES = [(*case, None) for case in CASES]
+CASES.append((MULTISTEP, lambda x, t: 0.5 * x, level, fg.SMC(alpha=1.0), None))
+CASES += [
+    (MASKED, logits, Ones(), fg.SMC(alpha=0.1), value)
+    for value in (fg.PosteriorMean("sample", draws=2), fg.PosteriorMean("soft"), fg.MonteCarlo(2))
+]
 
 
 @pytest.mark.parametrize(
-    ("process", "denoiser", "reward", "guidance"),
+    ("process", "denoiser", "reward", "guidance", "value"),
     CASES,
     ids=lambda x: repr(x)[:40] if isinstance(x, fg.guidance.Guidance) else type(x).__name__,
 )
-def test_no_step_is_read_by_the_host(process, denoiser, reward, guidance, monkeypatch):
+def test_no_step_is_read_by_the_host(process, denoiser, reward, guidance, value, guarded):
     """And what comes out is bit for bit what the loop gives that reads as it goes."""
 
     def run():
-        return fg.sample(process, denoiser, reward, guidance, particles=24, groups=2, progress=False)
+        return fg.sample(process, denoiser, reward, guidance, value=value, particles=24, groups=2, progress=False)
 
     expected = run()
+    assert same(guarded(run), expected)
+
+
+class Said(fg.models.Denoiser):
+    """Prefers the token that its condition names."""
+
+    def init(self, n, condition=None):
+        return {"token": torch.full((n,), condition)}
+
+    def __call__(self, x, t, state=None, rows=None):
+        token = state["token"] if rows is None else state["token"][rows]
+        return fg.models.Prediction(logits(x, t) + (torch.arange(4) == token[:, None])[:, None], {"token": token})
+
+
+class Drift(Said):
+    """The same of real states."""
+
+    def __call__(self, x, t, state=None, rows=None):
+        token = state["token"] if rows is None else state["token"][rows]
+        return fg.models.Prediction(x + 0.1 * token[:, None, None], {"token": token})
+
+
+class Twos(Ones):
+    def __call__(self, x0):
+        return (x0 == 2).float().mean(1)
+
+    def soft(self, x0):
+        return x0[..., 2].mean(1)
+
+
+def far(x0):
+    return -(x0 + 2.0).square().sum((1, 2))
+
+
+SEVERAL = [
+    *((MASKED, Said(), (Ones(), Twos()), g) for g in (*TOKENS, fg.SVDD(alpha=0.0, branch=2))),
+    *((GAUSSIAN, Drift(), (level, far), g) for g in REAL),
+]
+ASKED = [(0, 0, 6), (0, 1, 6), (1, 0, 4), (0, 1, 5), (0, 0, 6)]
+"""Condition, reward and length of five groups; the first and the last have the same problem."""
+
+
+@pytest.mark.parametrize(
+    ("process", "denoiser", "rewards", "guidance"),
+    SEVERAL,
+    ids=lambda x: repr(x)[:40] if isinstance(x, fg.guidance.Guidance) else type(x).__name__,
+)
+@pytest.mark.parametrize("memory", [fg.Memory(), fg.Memory(limit=1, micro_batch=7)], ids=["all at once", "in parts"])
+def test_groups_of_several_problems_are_told_apart_without_a_read(
+    process, denoiser, rewards, guidance, memory, guarded
+):
+    def run():
+        return fg.sample(
+            process, denoiser, [rewards[r] for _, r, _ in ASKED], guidance, particles=12, groups=5, memory=memory,
+            condition=[c for c, _, _ in ASKED], lengths=lengths, progress=False,
+        )  # fmt: skip
+
+    lengths = [length for _, _, length in ASKED] if process is MASKED else None
+    expected, found = run(), guarded(run)
+    assert len(set(expected.problems)) == (4 if process is MASKED else 3)
+    assert same(found, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(
+    ("process", "denoiser", "reward", "guidance", "value"),
+    CASES,
+    ids=lambda x: repr(x)[:40] if isinstance(x, fg.guidance.Guidance) else type(x).__name__,
+)
+def test_no_step_waits_for_the_gpu(process, denoiser, reward, guidance, value, monkeypatch):
+    """By torch's own watch over calls that synchronise; the samples are those of the CPU."""
+
+    def run(device):
+        return fg.sample(
+            process, denoiser, reward, guidance, value=value, particles=24, groups=2, device=device, progress=False
+        )
+
+    expected = run("cpu")
     sample = Run.sample
 
     def guarded(self):
         self.result = lambda *args: args
-        with no_host_reads(monkeypatch):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
             args = sample(self)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
         del self.result
         return self.result(*args)
 
     monkeypatch.setattr(Run, "sample", guarded)
-    with deferred():
-        found = run()
-    for name in ("samples", "log_weights", "rewards"):
-        assert torch.equal(getattr(found, name), getattr(expected, name))
-    assert torch.equal(found.ancestry.parents, expected.ancestry.parents)
-    assert torch.equal(found.trace.ess, expected.trace.ess)
+    found = run("cuda")
+    if not found.samples.is_floating_point():
+        assert torch.equal(found.samples.cpu(), expected.samples)
 
 
 def test_the_guard_sees_a_read():

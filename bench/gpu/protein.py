@@ -21,7 +21,9 @@ def run(device: Device, n: int) -> dict[str, Any]:
     """Return what a run of ``n`` particles took."""
     row: dict[str, Any] = {"op": "protein", "job": f"ProteinMPNN, SMC, {STEPS} steps", "n": n, "failed": {}}
     try:
-        model = ProteinMPNN(Design.create(read_structure(str(files("fastguide") / "data" / "1UBI.pdb"))))
+        model = ProteinMPNN(
+            Design.create(read_structure(str(files("fastguide") / "data" / "1UBI.pdb"))), device=device.device
+        )
         reward = PositionWeightMatrix(
             torch.randn(model.length, model.vocab, generator=torch.Generator().manual_seed(0))
         )

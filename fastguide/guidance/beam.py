@@ -46,6 +46,7 @@ class Beam:
     consistent: ClassVar[bool] = False
     estimates_normalizer: ClassVar[bool] = False
     value_steps: ClassVar[Collection[int] | None] = None
+    follows_clock: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "branch", check_branch(self.branch, least=2))

@@ -31,6 +31,7 @@ class BestOfN:
     branch: ClassVar[int] = 1
     consistent: ClassVar[bool] = True
     value_steps: ClassVar[Collection[int] | None] = ()
+    follows_clock: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", check_alpha(self.alpha, positive=False))

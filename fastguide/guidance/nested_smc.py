@@ -22,7 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fastguide import ops
+from fastguide import clock, ops
 from fastguide.guidance.protocol import State, check_alpha, check_branch, check_resampling, start
 
 
@@ -46,6 +46,7 @@ class NestedSMC:
     consistent: ClassVar[bool] = True
     estimates_normalizer: ClassVar[bool] = True
     value_steps: ClassVar[Collection[int] | None] = None
+    follows_clock: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", check_alpha(self.alpha, positive=True))
@@ -64,14 +65,15 @@ class NestedSMC:
         beta = 1.0 / self.alpha
         scores = beta * values if log_ratio is None else beta * values + log_ratio
         # Two draws a step: of parents (2k) and of children (2k + 1), which must not share their random numbers.
+        step = clock.number(state.step)
         mean = ops.select(scores, 1, rule="argmax", degenerate="keep").log_mean_weight
         out = ops.reweight_select(
             state.log_weights, mean, state.values, 1.0, beta, rule=self.rule,
-            ess_threshold=0.0 if final else self.ess_threshold, seed=seeds, step=2 * state.step, degenerate="keep",
+            ess_threshold=0.0 if final else self.ess_threshold, seed=seeds, step=2 * step, degenerate="keep",
         )  # fmt: skip
         parents = out.ancestors.to(torch.int64)
         of_parents = scores.gather(1, parents[..., None].expand_as(scores))
-        drawn = ops.select(of_parents, 1, rule="multinomial", seed=seeds, step=2 * state.step + 1, degenerate="keep")
+        drawn = ops.select(of_parents, 1, rule="multinomial", seed=seeds, step=2 * step + 1, degenerate="keep")
         children = parents * branch + drawn.ancestors[..., 0]
         kept = values.flatten(1).gather(1, children)
         log_z = state.log_z + out.log_z_increment

@@ -97,6 +97,10 @@ class Scheduled:
         """Return the guidance that takes step ``step``."""
         return self.phases[max(start for start in self._starts if start <= step)]
 
+    def phase(self, step: int) -> int:
+        """Return the number of the phase that step ``step`` belongs to, from 0."""
+        return sum(start <= step for start in self._starts) - 1
+
     def begin(self, values: Tensor) -> State:
         """Start as the first phase does."""
         return self.phases[0].begin(values)
@@ -108,8 +112,7 @@ class Scheduled:
         guidance = self.at(state.step)
         if state.step in self._starts[1:]:
             state = self._entered(state, self.at(state.step - 1), guidance)
-        phase = sum(start <= state.step for start in self._starts) - 1
-        apart = (phase * _GOLDEN + 2**63) % 2**64 - 2**63
+        apart = (self.phase(state.step) * _GOLDEN + 2**63) % 2**64 - 2**63
         return guidance.step(state, values, seeds=seeds + apart, log_ratio=log_ratio, final=final)
 
     def _entered(self, state: State, before: Guidance, after: Guidance) -> State:

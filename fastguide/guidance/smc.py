@@ -36,7 +36,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fastguide import ops
+from fastguide import clock, ops
 from fastguide.guidance.protocol import State, check_alpha, check_resampling, check_steps, reads_values, start
 from fastguide.guidance.tempering import check_alphas, check_target_ess, highest
 
@@ -69,6 +69,7 @@ class SMC:
     branch: ClassVar[int] = 1
     consistent: ClassVar[bool] = True
     estimates_normalizer: ClassVar[bool] = True
+    follows_clock: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", check_alpha(self.alpha, positive=True))
@@ -110,7 +111,7 @@ class SMC:
             score, new_unit, values = before, unit, state.values
         out = ops.reweight_select(
             state.log_weights, score, before, new_unit, unit, log_ratio=ratio, running=None if score is values else values,
-            rule=self.rule, ess_threshold=0.0 if final else self.ess_threshold, seed=seeds, step=state.step,
+            rule=self.rule, ess_threshold=0.0 if final else self.ess_threshold, seed=seeds, step=clock.number(state.step),
             degenerate="keep",
         )  # fmt: skip
         children = out.ancestors.to(torch.int64)
@@ -137,7 +138,8 @@ class SMC:
         """Return the inverse temperature ``[G]`` of the values after ``step`` steps."""
         before, _, lowest = state.carried
         if self.target_ess is None:
-            return torch.full_like(lowest, 1.0 / (self.alphas[step] if step < len(self.alphas) else self.alpha))
+            beta = clock.entry([1.0 / alpha for alpha in (*self.alphas, self.alpha)], step)
+            return beta.expand_as(lowest) if isinstance(beta, Tensor) else torch.full_like(lowest, beta)
 
         def ess(beta: Tensor) -> Tensor:
             score, _ = self._score(state, values, beta)

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fastguide import ops
+from fastguide import clock, ops
 from fastguide.guidance.protocol import State, check_alpha, check_branch, start
 
 
@@ -37,6 +37,7 @@ class SVDD:
     consistent: ClassVar[bool] = False
     estimates_normalizer: ClassVar[bool] = False
     value_steps: ClassVar[Collection[int] | None] = None
+    follows_clock: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", check_alpha(self.alpha, positive=False))
@@ -55,7 +56,7 @@ class SVDD:
         if log_ratio is not None and self.alpha > 0:
             scores = scores + log_ratio
         rule = "argmax" if self.alpha == 0 else "multinomial"
-        out = ops.select(scores, 1, rule=rule, seed=seeds, step=state.step, degenerate="keep")
+        out = ops.select(scores, 1, rule=rule, seed=seeds, step=clock.number(state.step), degenerate="keep")
         child = out.ancestors.to(torch.int64)
         kept = values.gather(2, child)[..., 0]
         children = child[..., 0] + torch.arange(n, device=values.device) * branch

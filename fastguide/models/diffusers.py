@@ -84,7 +84,8 @@ class DiffusersModel(Denoiser):
 
     def __call__(self, x: Tensor, t: Tensor, state: State = None, rows: Tensor | None = None) -> Prediction:
         """Predict what the scheduler's ``prediction_type`` says."""
-        told = self._timesteps.to(x.device)[self.process.step_of(t)]
+        self._timesteps = self._timesteps.to(x.device)
+        told = self._timesteps.index_select(0, self.process.step_of(t))
         dtype = getattr(self.model, "dtype", x.dtype)
         options = {}
         if state is not None:

@@ -67,6 +67,14 @@ class Denoiser:
         """Return integer rows ``[n, K]`` that identify what ``__call__`` would compute: equal keys, equal predictions."""
         return x
 
+    def of(self, condition: Any) -> Denoiser:
+        """Return a denoiser for calls whose rows are all of one condition, which need not be read from the state then.
+
+        A run in which the host reads nothing (`fastguide.deferred`) asks for it, and calls it for the groups of each condition,
+        where it is another object than this one.
+        """
+        return self
+
     def length_of(self, condition: Any = None) -> int | None:
         """Return the number of positions of a state under ``condition``; None where the process alone decides."""
         return None

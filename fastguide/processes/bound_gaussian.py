@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from fastguide import ops
+from fastguide import clock, ops
 from fastguide.processes.protocol import Constraints, check_frozen, expand_init, refuse
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class BoundGaussian:
     """
 
     lengths = None
+    follows_clock = True
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class BoundGaussian:
     ) -> None:
         refuse(process, constraints, "bias", "lengths")
         self.process, self.particles = process, particles
+        process.numbers_on(device)  # before the loop, which shall not wait for them
         self.output_bytes = 4 * math.prod(process.shape) * (2 if process.multistep else 1)
         self.x = self._noise(seeds, groups * particles, process.prior_std, process.steps, device)
         self.given, self.frozen = self._check_given(constraints, groups, particles, device)
@@ -103,10 +106,11 @@ class BoundGaussian:
         shift: Tensor | None = None,
     ) -> Tensor:
         """Draw children ``[P, M, *shape]``; ``shift`` is added to their mean."""
-        prediction, a, b, noise = self._mean(x, output, step)
+        prediction, coefficients = self._mean(x, output, step)
+        a, b, noise = clock.entries(coefficients, step)
         children = ops.gaussian_step(
             x, prediction, x_coefficient=a, prediction_coefficient=b, sigma=noise, shift=shift, ancestors=ancestors,
-            branch=branch, seed=seed, step=step, slots=slots,
+            branch=branch, seed=seed, step=clock.number(step), slots=slots,
         )  # fmt: skip
         if self.frozen is not None:
             self._replace(children, step + 1, group, seed, slots)
@@ -135,12 +139,13 @@ class BoundGaussian:
         self, children: Tensor, x: Tensor, output: Tensor, shift: Tensor, *, step: int, group: Tensor, ancestors: Tensor
     ) -> Tensor:
         """Return ``log p/q`` ``[P, M]``; a step without noise cannot be guided, and its ratio is 0."""
-        prediction, a, b, noise = self._mean(x, output, step)
-        if noise == 0.0:
+        prediction, coefficients = self._mean(x, output, step)
+        if coefficients[step][2] == 0.0:
             return torch.zeros(children.shape[:2], dtype=torch.float64, device=children.device)
         if self.frozen is not None:
             # Given parts are the same under both laws: they take no part in the ratio.
             shift = torch.where(self.frozen, 0.0, shift)
+        a, b, noise = clock.entries(coefficients, step)
         return ops.gaussian_log_ratio(
             children,
             x,
@@ -154,18 +159,22 @@ class BoundGaussian:
 
     def guide(self, gradient: Tensor, step: int, alpha: float) -> Tensor:
         """Return the shift of the mean ``noise² ∇v / alpha`` that a gradient of the value makes in a step."""
-        noise = self.process.sampler_steps[step].noise
-        return gradient.float() * (noise * noise / alpha)
+        _, _, noise = clock.entries(self.process.sampler_steps, step)
+        factor = noise * noise / alpha
+        return gradient.float() * (factor[0].float() if isinstance(factor, Tensor) else factor)
 
-    def _mean(self, x: Tensor, output: Tensor, step: int) -> tuple[Tensor, float, float, float]:
-        """Return the prediction of a step, the coefficients of state and prediction, and the noise."""
-        of_x, of_x0, noise = self.process.sampler_steps[step]
-        if self.process.multistep:
-            return output[:, 1].contiguous(), of_x, of_x0, noise
-        if self.process.clip_x0 is not None:
-            return self.process.clean(x, output, step), of_x, of_x0, noise
-        p, q = self.process.estimates[step]
-        return output, of_x + of_x0 * p, of_x0 * q, noise
+    def kind(self, step: int) -> int:
+        """Return what decides how a step is taken: whether it has noise."""
+        return int(self.process.sampler_steps[step].noise > 0.0)
+
+    def _mean(self, x: Tensor, output: Tensor, step: int) -> tuple[Tensor, Sequence[tuple[float, float, float]]]:
+        """Return the prediction of a step, and the coefficients of all steps in state, prediction and noise."""
+        process = self.process
+        if process.multistep:
+            return output[:, 1].contiguous(), process.sampler_steps
+        if process.clip_x0 is not None:
+            return process.clean(x, output, step), process.sampler_steps
+        return output, process.output_steps
 
     def _replace(self, children: Tensor, level: int, group: Tensor, seed: Tensor, slots: Tensor | None) -> None:
         """Put the given parts, noised to ``level``, into children ``[P, M, *shape]`` in place."""
@@ -181,9 +190,10 @@ class BoundGaussian:
                 torch.arange(count // len(group), device=children.device).repeat(len(group)) if slots is None else slots
             )
             rows = group.repeat_interleave(count // len(group)) * self.particles + within
-        a, s = process.alphas[level], process.sigmas_of_states[level] if level < process.steps else 0.0
+        a = clock.entry(process.alphas, level)
+        s = clock.entry((*process.sigmas_of_states[: process.steps], 0.0), level)
         noised = ops.gaussian_step(
             given, given, x_coefficient=a, prediction_coefficient=0.0, sigma=s, ancestors=rows, branch=branch, seed=seed,
-            step=process.steps + 1 + level, slots=slots,
+            step=clock.number(process.steps + 1 + level), slots=slots,
         )  # fmt: skip
         torch.where(self.frozen, noised, children, out=children)

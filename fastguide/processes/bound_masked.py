@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 class BoundMasked:
     """See `fastguide.processes.protocol.Bound`."""
 
+    follows_clock = True
+
     def __init__(
         self, process: MaskedProcess, constraints: Constraints, groups: int, particles: int, device: torch.device
     ) -> None:

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fastguide import clock
 from fastguide.ops._checks import choice, count
 from fastguide.processes import samplers
 from fastguide.processes.bound_gaussian import BoundGaussian
@@ -159,8 +160,23 @@ class GaussianProcess:
 
     def step_of(self, t: Tensor) -> Tensor:
         """Return int64 which level each t ``[n]`` that the denoiser is told is, 0 the first: it indexes the tuples above."""
-        known = torch.tensor(self.times[:-1], dtype=torch.float32, device=t.device)
-        return (t[:, None] - known).abs().argmin(dim=1)
+        return (t[:, None] - self.numbers_on(t.device)[:, 0]).abs().argmin(dim=1)
+
+    def numbers_on(self, device: torch.device) -> Tensor:
+        """Return ``[T, 4]`` float32: t, p and q of `estimates`, and f of `extrapolations` (0 where no step is read back).
+
+        They are copied to a device once, as a copy makes the host wait.
+        """
+        if device not in self._numbers:
+            factors = self.extrapolations if self.multistep else (0.0,) * self.steps
+            steps = zip(self.times[:-1], self.estimates, factors, strict=True)
+            rows = [(t, p, q, f) for t, (p, q), f in steps]
+            self._numbers[device] = torch.tensor(rows, dtype=torch.float32, device=device)
+        return self._numbers[device]
+
+    @cached_property
+    def _numbers(self) -> dict[torch.device, Tensor]:
+        return {}
 
     @cached_property
     def prior_std(self) -> float:
@@ -193,10 +209,22 @@ class GaussianProcess:
             estimate(self.prediction, a, s) for a, s in zip(self.alphas[:-1], self.sigmas_of_states[:-1], strict=True)
         )
 
+    @cached_property
+    def output_steps(self) -> tuple[tuple[float, float, float], ...]:
+        """The coefficients of the T steps in the state, the denoiser's output and the noise."""
+        pairs = zip(self.sampler_steps, self.estimates, strict=True)
+        return tuple((of_x + of_x0 * p, of_x0 * q, noise) for (of_x, of_x0, noise), (p, q) in pairs)
+
     def clean(self, x: Tensor, output: Tensor, step: int) -> Tensor:
         """Return the clean sample ``[n, *shape]`` that the output predicts after ``step`` steps, clipped if asked."""
-        p, q = self.estimates[step]
-        x0 = output.float() * q if p == 0.0 else x * p + output * q
+        alone = self.estimates[step][0] == 0.0
+        # Without a dimension, as a number: it leaves the dtype of what it multiplies.
+        p, q = (c[0].float() if isinstance(c, Tensor) else c for c in clock.entries(self.estimates, step))
+        x0 = output.float() * q if alone else x * p + output * q
+        return self.clipped(x0)
+
+    def clipped(self, x0: Tensor) -> Tensor:
+        """Return a clean sample within the bounds of the process."""
         return x0 if self.clip_x0 is None else x0.clamp(-self.clip_x0, self.clip_x0)
 
     @property

@@ -27,7 +27,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from fastguide import ops
+from fastguide import clock, ops
 from fastguide.ops._checks import choice, count
 from fastguide.processes.bound_masked import BoundMasked
 from fastguide.processes.protocol import Constraints, initial_tokens
@@ -128,6 +128,11 @@ class MaskedProcess:
         ]
         return (*steps, 1.0)
 
+    @cached_property
+    def _levels_kept(self) -> tuple[float, ...]:
+        """The level that step k starts from, without the tokens that it returns to the mask."""
+        return tuple((1.0 - r) * t for r, t in zip(self.remask_probabilities, self._levels, strict=False))
+
     def reveal_counts(self, step: int, free: Tensor) -> Tensor:
         """Return how many positions step ``step`` reveals where ``free`` int64 positions were masked at the start.
 
@@ -135,10 +140,9 @@ class MaskedProcess:
         """
         if step == self.steps - 1:
             return free
-        t, s = self._levels[step], self._levels[step + 1]
-        kept = (1.0 - self.remask_probabilities[step]) * t
+        after, kept = clock.entry(self._levels, step + 1), clock.entry(self._levels_kept, step)
         n = free.double()
-        return ((n * s).round() - (n * kept).round()).clamp(min=0).to(torch.int64)
+        return ((n * after).round() - (n * kept).round()).clamp(min=0).to(torch.int64)
 
     def share_kept(self, step: int) -> float:
         """Return ``a(t)`` after ``step`` steps: the probability that a position is not masked."""
@@ -183,10 +187,10 @@ class MaskedProcess:
         return ops.masked_step(
             tokens,
             logits,
-            reveal_probability=self.reveal_probabilities[step] if counts is None else None,
+            reveal_probability=clock.entry(self.reveal_probabilities, step) if counts is None else None,
             reveal_count=counts,
             order=self.order,
-            remask_probability=self.remask_probabilities[step],
+            remask_probability=clock.entry(self.remask_probabilities, step) if self.remask > 0 else 0.0,
             frozen=frozen,
             temperature=self.temperature,
             top_k=self.top_k,
@@ -196,7 +200,7 @@ class MaskedProcess:
             ancestors=ancestors,
             branch=branch,
             seed=seed,
-            step=step,
+            step=clock.number(step),
             slots=slots,
             lengths=lengths,
         )

@@ -20,7 +20,8 @@ def scale_logits(logits: Tensor, bias: Tensor | None, inverse_temperature: float
     y = logits.float()
     if bias is not None:
         y = y + bias
-    return y * torch.tensor(inverse_temperature, dtype=torch.float32, device=y.device)
+    # Filled in on the device: a number that is copied there makes the host wait.
+    return y * torch.full((), inverse_temperature, dtype=torch.float32, device=y.device)
 
 
 def row_codes(y: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ def threshold(y: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
         return ((weights * inside).sum(-1) >> drop).sum(-1, keepdim=True)
 
     total = mass(least)
-    share = torch.tensor(share_word(top_p), device=y.device)
+    share = torch.full((), share_word(top_p), device=y.device)
     needed = mulhi64(share, total) + (share * total != 0).long()
     # Bisection for the first value, in descending order, that has enough at or above it.
     ordered = kept.sort(dim=-1, descending=True).values

@@ -24,7 +24,10 @@ class Stream(IntEnum):
 
 
 def _as_int64(value: Tensor | int, device: torch.device) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.int64, device=device)
+    if isinstance(value, Tensor):
+        return value.to(torch.int64)
+    # Filled in on the device: a number that is copied there makes the host wait.
+    return torch.full((), value, dtype=torch.int64, device=device)
 
 
 def philox(

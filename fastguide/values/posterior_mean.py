@@ -41,6 +41,7 @@ class PosteriorMean:
     seed: int = 0
 
     reads_output: ClassVar[bool] = True
+    follows_clock: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         choice("decode", self.decode, DECODES)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastguide import clock
 from fastguide.deferred import require
 from fastguide.guidance.gradients import real, tokens
 from fastguide.guidance.protocol import is_number
@@ -55,6 +56,11 @@ class GradientProposal:
     clip: float | None = None
     corrected: bool = True
 
+    @property
+    def follows_clock(self) -> bool:
+        """Whether no number of a step is read on the host, as a function of the noise level would have to be."""
+        return not callable(self.scale) and not callable(self.gradient)
+
     def rows(self, scene: Scene) -> tuple[int, int]:
         """Return how many rows of the denoiser and of the reward the gradient of a state costs at most."""
         process: Any = scene.process
@@ -79,12 +85,13 @@ class GradientProposal:
 
     def limited(self, gradient: Tensor, time: float) -> Tensor:
         """Return gradients ``[n, …]`` no longer than ``clip``, changed in place; refuse what is not finite."""
+        where = "" if clock.is_running() else f", at noise level {time:g}"
         require(
             torch.isfinite(gradient),
             gradient,
             lambda *_: ValueError(
-                f"gradient: the reward has a derivative that is nan or infinite, at noise level {time:g}; "
-                'smooth it, or use gradient="exact" for tokens'
+                f"gradient: the reward has a derivative that is nan or infinite{where}; smooth it, or use "
+                'gradient="exact" for tokens'
             ),
         )
         if self.clip is not None:
@@ -133,12 +140,12 @@ class GradientProposal:
     def _estimate(self, states: States, estimate: Estimator, shape: torch.Size) -> Tensor:
         out = torch.empty(shape, dtype=torch.float32, device=states.x.device)
         rows = max(1, min(states.predictor.call_rows, _NUMBERS // max(1, math.prod(shape[1:]))))
-        for members in states.scene.problems.members(states.problem):
+        for number, members in enumerate(states.scene.problems.members(states.problem, states.spans)):
             # A call has always as many rows, padded by repeating the last: the last bits of a network's gradient may depend on
             # the number. They may depend on the place of a row too; weights follow the shift as it was, and stay exact.
             for index, count in fixed_batches(len(members), rows, members.device):
                 some = index[:count] if states.predictor.memory.ragged else index
-                part = estimate(replace(states.take(members[some]), real=count))
+                part = estimate(replace(states.take(members[some], ((number, len(some)),)), real=count))
                 if part.shape != (len(some), *shape[1:]):
                     raise ValueError(f"gradient: expected shape {[len(some), *shape[1:]]}, got {list(part.shape)}")
                 out[members[index[:count]]] = part[:count].detach().to(out)

@@ -55,7 +55,7 @@ def exact(states: States) -> Tensor:
     delta = torch.zeros(states.output.shape, dtype=torch.float32, device=x0.device)
     token = torch.arange(vocab, device=x0.device)
     is_open = states.opened()
-    if deferring():  # the host cannot be told which positions are open: all are tried
+    if deferring():  # the host cannot be told which positions are open: all are tried, padding too
         opened = torch.cartesian_prod(*(torch.arange(n, device=x0.device) for n in x0.shape))
     else:
         opened = is_open[..., 0].nonzero()
@@ -67,5 +67,5 @@ def exact(states: States) -> Tensor:
         # −inf says that the guess is forbidden, not that the state cannot be completed: it counts as the worst that is allowed.
         low = torch.where(rewards == -torch.inf, torch.inf, rewards).amin(1, keepdim=True)
         rewards = torch.maximum(rewards, torch.where(low == torch.inf, 0.0, low))
-        delta[u, at] = (rewards - rewards.gather(1, x0[u, at][:, None])).float()
+        delta[u, at] = (rewards - rewards.gather(1, x0[u, at].clamp(max=vocab - 1)[:, None])).float()
     return delta * is_open

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from fastguide.models.protein_mpnn.backbone import Backbone, prepare
 from fastguide.models.protein_mpnn.decoder import MASK, MASKED, Decoder
 from fastguide.models.protein_mpnn.encoder import encode
 from fastguide.models.protein_mpnn.features import complete
+from fastguide.models.protein_mpnn.layers import CPU
 from fastguide.models.protein_mpnn.weights import ALPHABET, Weights
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class Condition:
         layout: the mapping between variables and residues.
         decoder: the decoder of the free residues.
         blank: what is known of one particle that has revealed nothing.
+
+    All is computed on the CPU, whose constants a GPU gets by `to`.
     """
 
     def __init__(self, weights: Weights, layout: Layout) -> None:
@@ -58,6 +62,13 @@ class Condition:
         keys, size = self.decoder.keys(1), self.decoder.size
         nothing = torch.full((1, size), MASK), torch.full((1, size), MASKED, dtype=torch.int16)
         self.blank = Cached(keys, self.decoder.run(*nothing, torch.arange(size), keys)[None, :, :MASK])
+
+    def to(self, device: torch.device) -> Condition:
+        """Return the design on ``device``."""
+        moved = copy(self)
+        moved.decoder = self.decoder.to(device)
+        moved.blank = Cached(*(leaf.to(device) for leaf in self.blank))
+        return moved
 
     def predict(
         self, x: Tensor, ranks: Tensor, wanted: Tensor, fresh: Tensor, parents: Tensor, cached: Cached | None
@@ -75,11 +86,11 @@ class Condition:
         Returns:
             ``[n, L, 20]`` float32 with bias, zero where not wanted; and ``cached``.
         """
-        owner, size = self.layout.owner, self.decoder.size
+        owner, size = self.layout.on(x.device).owner, self.decoder.size
         tokens, ranks, given = x[:, owner], ranks[:, owner], wanted[:, owner]
         if cached is None:
             rows = (given | (ranks < MASKED)).flatten().nonzero().squeeze(1)
-            logits = torch.zeros(len(x), size, MASK, dtype=torch.float32)
+            logits = torch.zeros(len(x), size, MASK, dtype=torch.float32, device=x.device)
             logits.view(-1, MASK)[rows] = self.decoder.run(tokens, ranks, rows, self.decoder.keys(len(x)))[:, :MASK]
         else:
             keys, logits = cached
@@ -94,8 +105,39 @@ class Condition:
             rows = (particle * size + position)[same.representatives]
             logits[particle, position] = self.decoder.run(tokens, ranks, rows, keys)[same.inverse, :MASK]
             keys[particle, :, position] = keys[particle[first], :, position[first]]
-        mean = self.layout.average(logits) + self.layout.design.bias
-        return mean.where(wanted[:, : self.layout.length, None], 0.0), cached
+        return self._of_variables(logits, wanted), cached
+
+    def predict_all(self, x: Tensor, ranks: Tensor, wanted: Tensor) -> tuple[Tensor, Cached]:
+        """Do what `predict` does in shapes that do not depend on data: every residue is computed, whatever is known of it."""
+        owner, size = self.layout.on(x.device).owner, self.decoder.size
+        keys, rows = self.decoder.keys(len(x)), torch.arange(len(x) * size, device=x.device)
+        logits = self.decoder.run(x[:, owner], ranks[:, owner], rows, keys)[:, :MASK].view(len(x), size, MASK)
+        return self._of_variables(logits, wanted), Cached(keys, logits)
+
+    def _of_variables(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """Turn logits of residues ``[n, F, 20]`` into those of variables ``[n, L, 20]``, with bias, zero where not wanted."""
+        mean = self.layout.average(logits) + self.layout.on(logits.device).bias
+        return mean.where(wanted[:, : self.layout.length, None], 0.0)
+
+
+class Maps(NamedTuple):
+    """What a `Layout` asks of tensors on one device.
+
+    Attributes:
+        owner: ``[F]`` int64, the variable of each free residue.
+        share: ``[F]`` float32, one over the size of its tie set.
+        ties: ``[L, S]`` int64, the free residues of each variable, and ``F`` where it has fewer than others.
+        slot: ``[F]`` int64, the column among the residues of the designed chains that each free residue is.
+        residues: ``[R_out]`` int64, the tokens of the designed chains as the structure has them.
+        bias: ``[L, 20]`` float32, of the design.
+    """
+
+    owner: Tensor
+    share: Tensor
+    ties: Tensor
+    slot: Tensor
+    residues: Tensor
+    bias: Tensor
 
 
 class Layout:
@@ -105,11 +147,8 @@ class Layout:
         design: the design.
         length: L, the number of variables.
         columns: ``[F]`` int64, the residues of all variables, one variable after another.
-        owner: ``[F]`` int64, the variable of each.
-        share: ``[F]`` float32, one over the size of its tie set.
         fixed: ``[R - F]`` int64, the other residues.
         output: ``[R_out]`` int64, the residues of the designed chains.
-        slot: ``[F]`` int64, the column of ``output`` that each free residue is.
     """
 
     def __init__(self, design: Design) -> None:
@@ -132,37 +171,53 @@ class Layout:
             raise ValueError(f"design: bias must be [{self.length}, {MASK}], got {list(design.bias.shape)}")
         self.columns = torch.tensor(members)
         counts = torch.tensor([len(variable) for variable in design.variables])
-        self.owner = torch.arange(self.length).repeat_interleave(counts)
-        self.share = (1.0 / counts.to(torch.float32))[self.owner]
+        owner = torch.arange(self.length).repeat_interleave(counts)
+        share = (1.0 / counts.to(torch.float32))[owner]
+        place = torch.arange(int(counts.max())).expand(self.length, -1)
+        ties = torch.where(place < counts[:, None], (counts.cumsum(0) - counts)[:, None] + place, len(members))
         free = torch.zeros(size, dtype=torch.bool)
         free[self.columns] = True
         self.fixed = (~free).nonzero().squeeze(1)
         self.output = design.output
         place = torch.full((size,), -1)
         place[self.output] = torch.arange(len(self.output))
-        self.slot = place[self.columns]
-        if (self.slot < 0).any():
-            residue = int(self.columns[self.slot < 0][0])
+        slot = place[self.columns]
+        if (slot < 0).any():
+            residue = int(self.columns[slot < 0][0])
             raise ValueError(f"design: residue {residue} is in variables but not in output; add its chain to output")
+        self._maps = {CPU: Maps(owner, share, ties, slot, structure.tokens[self.output], design.bias)}
+
+    def on(self, device: torch.device) -> Maps:
+        """Return the maps on ``device``, made there when they are first asked for."""
+        if device not in self._maps:
+            self._maps[device] = Maps(*(tensor.to(device) for tensor in self._maps[CPU]))
+        return self._maps[device]
 
     def average(self, rows: Tensor) -> Tensor:
         """Average ``[n, F, V]`` over tie sets to ``[n, L, V]``."""
-        if len(self.owner) == self.length:
+        maps = self.on(rows.device)
+        if len(maps.owner) == self.length:
             return rows
-        out = torch.zeros(len(rows), self.length, rows.shape[2], dtype=rows.dtype)
-        out.index_add_(1, self.owner, rows * self.share[:, None])
+        # Sums in the order of the residues: an addition by index has no order on a GPU.
+        shared = F.pad(rows * maps.share[:, None], (0, 0, 0, 1))
+        out = torch.zeros(len(rows), self.length, rows.shape[2], dtype=rows.dtype, device=rows.device)
+        for residues in maps.ties.unbind(1):
+            out += shared[:, residues]
         return out
 
     def expand(self, x: Tensor) -> Tensor:
         """Expand variables ``[n, L]`` to the residues of the designed chains, ``[n, R_out]``."""
-        out = self.design.structure.tokens[self.output].repeat(len(x), 1)
-        out[:, self.slot] = x[:, self.owner]
+        maps = self.on(x.device)
+        out = maps.residues.repeat(len(x), 1)
+        out[:, maps.slot] = x[:, maps.owner]
         return out
 
     def expand_soft(self, x: Tensor) -> Tensor:
         """Expand weights of the variables ``[n, L, 20]`` to ``[n, R_out, 20]``, one-hot at fixed residues."""
-        fixed = F.one_hot(self.design.structure.tokens[self.output], MASK + 1)[:, :MASK].to(x)
-        return fixed.expand(len(x), -1, -1).index_copy(1, self.slot, x[:, self.owner])
+        maps = self.on(x.device)
+        # By comparison: torch's one_hot reads how large the largest token is.
+        fixed = (maps.residues[:, None] == torch.arange(MASK, device=x.device)).to(x)
+        return fixed.expand(len(x), -1, -1).index_copy(1, maps.slot, x[:, maps.owner])
 
     def text(self, residues: Tensor) -> list[str]:
         """Write residues ``[n, R_out]`` as letters, a slash between chains."""

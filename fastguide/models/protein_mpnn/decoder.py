@@ -14,18 +14,21 @@ matrix is split into its four column blocks, and
 So a pair costs one sum of three gathered rows, two GELUs and one 128x128 product. Layer 0 costs less still: its
 messages depend on nothing but the pair and the token of j, so they are tabulated and the layer is a gather-sum.
 
-Rows are computed in chunks of `CHUNK`, the last one padded: in a matrix product of one fixed shape a row has the same
-bits whichever rows stand beside it.
+Rows are computed in chunks of `CHUNK`, larger ones on a GPU, the last one padded: in a matrix product of one fixed shape a
+row has the same bits whichever rows stand beside it.
 """
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from fastguide.models.protein_mpnn.backbone import Backbone, DecoderLayer
-from fastguide.models.protein_mpnn.layers import gelu_
+from fastguide.models.protein_mpnn.layers import GPU_BLOCK, gelu_
 
 CHUNK = 64
 """Rows of one chunk; 64 rows of 48 pairs and 128 channels are 1.6 MB, about what the L2 caches of two cores hold."""
@@ -69,6 +72,22 @@ class Decoder:
         ]
         self._table = self._tabulate(F.pad(backbone.tokens[0][:MASK], (0, 0, 0, 1))) if tabulate else None
 
+    def to(self, device: torch.device) -> Decoder:
+        """Return the decoder with all its constants on ``device``."""
+        moved = copy(self)
+        vars(moved).update(pytree.tree_map_only(Tensor, lambda constant: constant.to(device), vars(self)))
+        return moved
+
+    @property
+    def device(self) -> torch.device:
+        """Where the constants are."""
+        return self._nodes.device
+
+    @property
+    def chunk(self) -> int:
+        """Rows of one chunk."""
+        return CHUNK if self.device.type == "cpu" else GPU_BLOCK
+
     @property
     def nbytes(self) -> int:
         """Bytes of the constants."""
@@ -77,7 +96,7 @@ class Decoder:
 
     def keys(self, n: int) -> Tensor:
         """Return room for the keys of ``n`` particles, ``[n, layers - 1, F, H]`` float32, for `run` to fill."""
-        return torch.zeros(n, len(self._base) - 1, self.size, self.hidden, dtype=torch.float32)
+        return torch.zeros(n, len(self._base) - 1, self.size, self.hidden, dtype=torch.float32, device=self.device)
 
     def shown(self, tokens: Tensor, fresh: Tensor) -> Tensor:
         """Return which tokens each residue is shown by its neighbours in ``fresh`` ``[n, F]``: ``[n, F, K]`` uint8.
@@ -101,13 +120,13 @@ class Decoder:
             ``[m, 21]`` float32.
         """
         m = len(rows)
-        rows = F.pad(rows, (0, -m % CHUNK))
+        rows = F.pad(rows, (0, -m % self.chunk))
         particle, position = rows // self.size, rows % self.size
         # One column more, never revealed, stands for the neighbours that are context.
         there = particle[:, None] * (self.size + 1) + self._neighbours[position]
         rank = ranks.reshape(-1)[rows]
         seen = F.pad(ranks, (0, 1), value=MASKED).view(-1)[there] < rank[:, None]
-        pair = position[:, None] * self.count + torch.arange(self.count)
+        pair = position[:, None] * self.count + torch.arange(self.count, device=self.device)
         own = tokens.reshape(-1)[rows]
         h = self._nodes[position]
         for depth, layer in enumerate(self.backbone.layers):
@@ -143,7 +162,7 @@ class Decoder:
         return F.embedding_bag(index.to(torch.int32), table, mode="sum")
 
     def _attend(self, layer: DecoderLayer, base: Tensor, key: Tensor, pair: Tensor, place: Tensor, h: Tensor) -> Tensor:
-        """Return the summed messages ``[m, H]`` of rows ``h`` ``[m, H]``, m a multiple of `CHUNK`.
+        """Return the summed messages ``[m, H]`` of rows ``h`` ``[m, H]``, m a multiple of `chunk`.
 
         Args:
             layer: the weights.
@@ -154,15 +173,15 @@ class Decoder:
             h: the rows' states.
         """
         # One table of base, keys, a row of zeros and the queries lets one gather-sum build the first map of a chunk.
-        zero = torch.zeros(1, self.hidden, dtype=torch.float32)
+        zero, chunk = torch.zeros(1, self.hidden, dtype=torch.float32, device=self.device), self.chunk
         table = torch.cat([base, key.reshape(-1, self.hidden), zero, layer.query(h)])
-        query = torch.arange(len(table) - len(h), len(table))[:, None].expand_as(pair)
+        query = torch.arange(len(table) - len(h), len(table), device=self.device)[:, None].expand_as(pair)
         index = torch.stack([pair, place + len(base), query], dim=2).to(torch.int32).flatten(1)
-        offsets = torch.arange(0, 3 * self.count * CHUNK + 1, 3, dtype=torch.int32)
+        offsets = torch.arange(0, 3 * self.count * chunk + 1, 3, dtype=torch.int32, device=self.device)
         out = torch.empty_like(h)
-        for start in range(0, len(h), CHUNK):
-            chunk = index[start : start + CHUNK].view(-1)
-            hidden = gelu_(F.embedding_bag(chunk, table, offsets, mode="sum", include_last_offset=True))
-            message = gelu_(layer.second.block(hidden.view(CHUNK, self.count, -1)))
-            torch.sum(message, 1, out=out[start : start + CHUNK])
+        for start in range(0, len(h), chunk):
+            bags = index[start : start + chunk].view(-1)
+            hidden = gelu_(F.embedding_bag(bags, table, offsets, mode="sum", include_last_offset=True))
+            message = gelu_(layer.second.block(hidden.view(chunk, self.count, -1)))
+            torch.sum(message, 1, out=out[start : start + chunk])
         return out

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastguide.models.protein_mpnn.backbone import Backbone, prepare
-from fastguide.models.protein_mpnn.decoder import CHUNK, Decoder
+from fastguide.models.protein_mpnn.decoder import Decoder
 from fastguide.models.protein_mpnn.encoder import encode
 from fastguide.models.protein_mpnn.layers import inference
 from fastguide.models.protein_mpnn.weights import Weights
@@ -64,7 +64,7 @@ class _Unordered(Decoder):
     def read(self, tokens: Tensor) -> Tensor:
         """Return the logits ``[n, R, V + 1]`` of all residues."""
         m, kinds = tokens.numel(), len(self.backbone.tokens[0])
-        rows = F.pad(torch.arange(m), (0, -m % CHUNK))
+        rows = F.pad(torch.arange(m), (0, -m % self.chunk))
         position = rows % self.size
         there = (rows - position)[:, None] + self._neighbours[position]
         pair = position[:, None] * self.count + torch.arange(self.count)
