@@ -56,84 +56,43 @@ def _yes() -> bool:
     return True
 
 
-@torch.library.custom_op("fastguide_bench::select", mutates_args=())
-def decorated_select(
-    log_weights: Tensor,
-    k: int,
-    rule: str,
-    order: str,
-    seeds: Tensor | None,
-    seed: int,
-    step: int,
-    keep: bool,
-    backend: str | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    selected = import_module("fastguide.ops.select")._launch(
-        log_weights, k, rule, order, seeds, seed, step, keep, backend
-    )
-    return tuple(selected)  # type: ignore[return-value]
-
-
-@torch.library.custom_op("fastguide_bench::masked_step", mutates_args=())
-def decorated_masked_step(
-    tokens: Tensor,
-    logits: Tensor,
-    reveal_probability: float,
-    counts: Tensor | None,
-    count: int,
-    confidence: bool,
-    remask_probability: float,
-    frozen: Tensor | None,
-    inverse_temperature: float,
-    top_k: int,
-    top_p: float,
-    bias: Tensor | None,
-    shift: Tensor | None,
-    ancestors: Tensor | None,
-    branch: int,
-    seeds: Tensor | None,
-    seed: int,
-    step: int,
-    slots: Tensor | None,
-    lengths: Tensor | None,
-    backend: str | None,
-) -> Tensor:
-    children: Tensor = import_module("fastguide.ops.masked_step")._launch(
-        tokens, logits, reveal_probability, counts, count, confidence, remask_probability, frozen, inverse_temperature,
-        top_k, top_p, bias, shift, ancestors, branch, seeds, seed, step, slots, lengths, backend,
-    )  # fmt: skip
-    return children
-
-
-def routes(
-    name: str, call: Callable[..., Any], inputs: tuple[Tensor, ...], settings: tuple[Any, ...], decorated: Any
-) -> Routes:
-    """Return the ways into an operation.
-
-    Args:
-        name: of the operation.
-        call: the public function on the inputs.
-        settings: the other arguments of its launcher and of its operator, for the same result.
-        decorated: its operator as ``custom_op`` makes it.
-    """
+def routes(name: str, call: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Routes:
+    """Return the ways into an operation, as ``call`` on the inputs uses it."""
     module = import_module(f"fastguide.ops.{name}")
-    public: Callable[[], Any] = lambda: call(*inputs)  # noqa: E731
+    operator, launch = module._op, module._launch
+    schema = str(operator._schema).removeprefix(f"fastguide::{name}")
+
+    def plain(*arguments: Any) -> Any:
+        result = launch(*arguments)
+        return result if isinstance(result, Tensor) else tuple(result)
+
+    decorated = torch.library.custom_op(f"fastguide_bench::{name}", plain, mutates_args=(), schema=schema)
+    handed: list[Any] = []
+
+    def listen(*arguments: Any) -> Any:
+        handed[:] = arguments
+        return operator(*arguments)
+
+    def public() -> Any:
+        return call(*inputs)
+
+    instead(module, listen, public)()
     compiled = torch.compile(call, fullgraph=True)
     return {
         EAGER: public,
-        "through the operator": instead(module, module._op, public),
+        "through the operator": instead(module, operator, public),
         "through custom_op": instead(module, decorated, public),
         "compiled": lambda: compiled(*inputs),
-        "launcher": lambda: module._launch(*inputs, *settings),
-        "operator": lambda: module._op(*inputs, *settings),
-        "custom_op": lambda: decorated(*inputs, *settings),
+        "launcher": lambda: launch(*handed),
+        "operator": lambda: operator(*handed),
+        "custom_op": lambda: decorated(*handed),
     }
 
 
 def of_select() -> Routes:
     x = torch.randn(N)
     out = ops.select(x)
-    found = routes("select", ops.select, (x,), (N, "systematic", "sorted", None, 0, 0, False, None), decorated_select)
+    found = routes("select", ops.select, (x,))
     found["kernel"] = lambda: _native.select(x, N, 0, False, None, 0, 0, *out)
     return found
 
@@ -141,16 +100,14 @@ def of_select() -> Routes:
 def of_masked_step() -> Routes:
     tokens, logits = torch.full((N, LENGTH), VOCAB), torch.randn(N, LENGTH, VOCAB)
     tokens[:, ::2] = 3
-    chance = (0.25, None, -1, False, 0.0, None)
-    settings = (*chance, 1.0, 0, 1.0, None, None, None, 1, None, 0, 0, None, None, None)
     out = ops.masked_step(tokens, logits, reveal_probability=0.25)
 
     def call(tokens: Tensor, logits: Tensor) -> Tensor:
         return ops.masked_step(tokens, logits, reveal_probability=0.25)
 
-    found = routes("masked_step", call, (tokens, logits), settings, decorated_masked_step)
-    kernel = (*chance, 1.0, 0, 1.0, None, None, None, None, 0, 0, None, None)
-    found["kernel"] = lambda: _native.masked_step(tokens, logits, out, *kernel)
+    found = routes("masked_step", call, (tokens, logits))
+    settings = (0.25, None, -1, False, 0.0, None, 1.0, 0, 1.0, None, None, None, None, 0, 0, None, None)
+    found["kernel"] = lambda: _native.masked_step(tokens, logits, out, *settings)
     return found
 
 

@@ -76,9 +76,11 @@ sanitize() {
   fi
   # Memory that torch keeps would hide what is read past the end of a tensor.
   export PYTORCH_NO_CUDA_MEMORY_CACHING=1
-  local check
-  for check in memcheck racecheck; do
-    logged "$((limit / 2))" "$tool" --tool "$check" --error-exitcode 9 "$python" -m bench.gpu.exercise || status=$?
+  local check kernels
+  for kernels in cuda triton; do
+    for check in memcheck racecheck; do
+      logged "$((limit / 4))" "$tool" --tool "$check" --error-exitcode 9 "$python" -m bench.gpu.exercise "$kernels" || status=$?
+    done
   done
   return "$status"
 }

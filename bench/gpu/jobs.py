@@ -30,6 +30,10 @@ def all_jobs(device: Device, sizes: tuple[int, ...]) -> Iterator[Callable[[], Jo
         for order in ("sorted", "slots"):
             yield lambda n=n, order=order: select(device, n, order)
         yield lambda n=n: reweight_select(device, n)
+        if n <= 2**22:
+            yield lambda n=n: evaluate_and_select(device, 1, n, 8)
+        if n <= 2**17:
+            yield lambda n=n: evaluate_and_select(device, n, 32, 8)
         yield lambda n=n: move(device, n, 76, torch.uint8, False)
         yield lambda n=n: masked_step(device, n, 64, 22)
         if n * 3072 * 4 * 6 <= 48 * 2**30:
@@ -108,6 +112,26 @@ def reweight_select(device: Device, n: int) -> Job:
     if n in COMPILED and device.is_gpu:
         found["torch.compile"] = _compiled(torch_way)
     return Job("reweight_select", "systematic", n, found, 24 * n, same, (*same, "torch eager"))
+
+
+def evaluate_and_select(device: Device, groups: int, n: int, columns: int) -> Job:
+    """One call that is given the states against two, on each backend: only Triton's evaluates in the kernels that weigh."""
+    x, previous = (torch.randn(groups, n, device=device.device) for _ in range(2))
+    states = torch.randn(groups * n, columns, device=device.device)
+    value = Linear(torch.randn(columns, generator=torch.Generator().manual_seed(0)).to(device.device), 0.5)
+
+    def two(backend: str) -> tuple[Tensor, ...]:
+        values = ops.evaluate(value, states, backend=backend).view(x.shape)
+        return _tensors(ops.reweight_select(x, values, previous, 2.0, 1.0, ess_threshold=1.0, backend=backend))
+
+    def one(backend: str) -> tuple[Tensor, ...]:
+        given = {"states": states, "ess_threshold": 1.0, "backend": backend}
+        return _tensors(ops.reweight_select(x, value, previous, 2.0, 1.0, **given))
+
+    found = ours(device, one) | {f"{name}, two calls": call for name, call in ours(device, two).items()}
+    moved = groups * n * (4 * columns + 24)
+    job = f"linear value of {columns} numbers, {'groups of 32' if groups > 1 else 'one group'}"
+    return Job("reweight_select", job, max(groups, n), found, moved, tuple(found), tuple(found), {"items": n})
 
 
 def move(device: Device, n: int, width: int, dtype: torch.dtype, in_place: bool) -> Job:

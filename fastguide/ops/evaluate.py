@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -96,6 +96,14 @@ class Evaluation(NamedTuple):
     kind: str
     parameters: list[Tensor]
     settings: list[int]
+
+    def on_device(self) -> tuple[str, Tensor, list[Tensor], list[int], Any]:
+        """Return kind, states ``[rows, columns]``, parameters, settings and function as the Triton kernels take them."""
+        return self.kind, _rows(self.states), self.parameters, self.settings, self.device_function()
+
+    def device_function(self) -> Any:
+        """Return the function that Triton calls, None where there is none."""
+        return _functions.find(self.settings[0]).device if self.kind == "function" else None
 
     def native(self) -> tuple[int, Tensor, list[Tensor], list[int]]:
         """Return the number of the kind, states ``[rows, columns]``, parameters and settings as the kernels read them."""

@@ -68,7 +68,8 @@ def gaussian_step(
 
     Raises:
         ValueError: shapes or settings do not fit; a coefficient is not finite, or sigma is negative.
-        IndexError: an ancestor or slot is out of range; nothing is written then.
+        IndexError: an ancestor or slot is out of range; then ``"triton"`` has written the children of other particles
+            into ``out``, and the other backends nothing.
         TypeError: a dtype is not one of those above.
     """
     if type(x) is not Tensor and _arrays.is_foreign(x):

@@ -72,7 +72,8 @@ def reweight_select(
         log_weights: ``[N]`` or ``[G, N]``, float32 or float64; ``-inf`` marks a dead particle.
         values: the same shape and dtype; ``-inf`` kills the particle. Or a compiled value (`fastguide.values.compiled`,
             `fastguide.value`), which is evaluated on ``states`` as `fastguide.ops.evaluate` does, each particle being
-            weighed while its state is at hand; the result is that of the two calls.
+            weighed while its state is at hand; the result is that of the two calls. Triton does so for a `TritonFunction`,
+            a `Linear` and a diagonal `Quadratic`, where that saves a launch and leaves no multiprocessor idle.
         previous_values: the same; read as of no importance where the particle is dead.
         beta: inverse temperature ``1 / alpha`` of ``values``: a number, or one a group ``[G]``. A tensor of one goes for
             all groups, and is not read by the host.
@@ -271,11 +272,12 @@ def _launch_states(
     backend: str | None,
 ) -> _Outputs:
     evaluation = Evaluation(states, kind, parameters, settings)
-    if config.choose_backend(log_weights.device, backend) == "cpu":
+    chosen = config.choose_backend(log_weights.device, backend, cuda=True)
+    if chosen == "cpu" or (chosen == "triton" and (kind != "function" or evaluation.device_function() is not None)):
         return _run(
             evaluation, log_weights, log_weights.new_empty(log_weights.shape), previous_values, betas, beta,
             previous_betas, previous_beta, log_ratio, running, rule, ess_threshold, seeds, seed,
-            _checks.step_for("cpu", steps, step), keep, "cpu",
+            _checks.step_for(chosen, steps, step), keep, chosen,
         )  # fmt: skip
     return _launch(
         log_weights, launch_evaluation(*evaluation, backend).to(log_weights.dtype).reshape(log_weights.shape),
@@ -303,7 +305,7 @@ def _run(
     keep: bool,
     backend: str,
 ) -> _Outputs:
-    """Run the kernel; that of the CPU writes ``values`` first where there is an evaluation."""
+    """Run the kernels; those of the CPU and Triton write ``values`` first where there is an evaluation."""
     if backend == "cpu":
         _checks.on_cpu("log_weights", log_weights)
     inputs = [
@@ -316,12 +318,18 @@ def _run(
     if backend == "cpu":
         _native.advise_huge_pages(*outputs)
         code, index = _native.reweight_select(*arguments, None if evaluation is None else evaluation.native())
-    else:
+    elif evaluation is None:
         code, index = _triton.run("reweight_select", log_weights, *arguments, keep=keep, backend=backend)
+    else:
+        evaluated = (*evaluation.on_device(), *arguments)
+        code, index = _triton.run(
+            "reweight_select_states", log_weights, *evaluated, module="reweight_select", keep=keep
+        )
+    if evaluation is not None and code in (_native.INVALID_VALUE, _native.OUT_OF_RANGE):
+        # Where it is the value that failed, this says how.
+        some = evaluation.states[: index + 1] if backend == "cpu" else evaluation.states
+        launch_evaluation(some, *evaluation[1:], backend)
     if code == _native.INVALID_VALUE:
-        if evaluation is not None:
-            # Where it is the value that failed, this says how.
-            launch_evaluation(evaluation.states[: index + 1], *evaluation[1:], "cpu")
         _refuse(log_weights, values, previous_values, betas, previous_betas, log_ratio, index)
     if code == _native.DEGENERATE and not keep:
         _raise_degenerate(outputs[5], log_weights.shape)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fastguide.triton._launch import EXACT, Variant, cdiv, power_of_two
-from fastguide.triton._status import RANGES, ROWS, report, trouble
+from fastguide.triton._status import NEVER, RANGES, ROWS, report, trouble
 from fastguide.triton.numerics.activation import NAMES, NONE, activate
 from fastguide.triton.numerics.tokens import INVALID_VALUE, OUT_OF_RANGE
 from fastguide.triton.tuning import Config, config, variants
@@ -27,15 +27,15 @@ _PARTIAL = tl.constexpr(8)
 
 
 @triton.jit
-def _sum_columns(x, weight, center, constant, out, rows, columns, SQUARED: tl.constexpr, R: tl.constexpr):
-    n = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+def _sum_of_columns(x, weight, center, constant, n, present, columns, R: tl.constexpr):
+    """Return float32 ``[R]``: of states ``n``, linear sums or, where there is a center, half of the squared ones."""
     sums = tl.zeros([R, _PARTIAL], tl.float64)
     for first in range(0, columns, _PARTIAL):
         d = first + tl.arange(0, _PARTIAL)[None, :]
-        inside = (n < rows)[:, None] & (d < columns)
+        inside = present[:, None] & (d < columns)
         term = tl.load(x + n[:, None] * columns + d, mask=inside, other=0.0).to(tl.float64)
         factor = tl.load(weight + d, mask=d < columns, other=0.0).to(tl.float64)
-        if SQUARED:
+        if center is not None:
             y = term - tl.load(center + d, mask=d < columns, other=0.0).to(tl.float64)
             term = y * y
         sums = tl.where(inside, sums + factor * term, sums)
@@ -43,9 +43,41 @@ def _sum_columns(x, weight, center, constant, out, rows, columns, SQUARED: tl.co
     sums = tl.sum(tl.reshape(sums, [R, 2, 2]), 1)
     total = tl.sum(sums, 1)
     last = tl.load(constant).to(tl.float64)
-    if SQUARED:
+    if center is not None:
         total = total * 0.5
-    tl.store(out + n, (total + last).to(tl.float32), mask=n < rows)
+    return (total + last).to(tl.float32)
+
+
+@triton.jit
+def evaluate_range(
+    states, weight, center, constant, values, status, first, last, columns, FUNCTION: tl.constexpr, R: tl.constexpr
+):
+    """Write the values of states ``first`` to ``last - 1``, ``R`` at a time, of the dtype that ``values`` have.
+
+    They are those of a function, or of columns where there is none; after a barrier the whole program sees them. NaN of a
+    function goes into the status by the row.
+    """
+    worst = tl.full([R], NEVER, tl.int64)
+    for begin in range(first, last, R):
+        n = tl.arange(0, R).to(tl.int64) + begin
+        present = n < last
+        if FUNCTION is None:
+            value = _sum_of_columns(states, weight, center, constant, n, present, columns, R)
+        else:
+            value = FUNCTION(states + n * columns, present, columns)
+            worst = tl.minimum(worst, trouble(present & (value != value), n, INVALID_VALUE, ROWS))
+        tl.store(values + n, value.to(values.dtype.element_ty), mask=present)
+    if FUNCTION is not None:
+        report(status, worst)
+
+
+@triton.jit
+def _evaluate_rows(
+    states, weight, center, constant, out, status, rows, columns, FUNCTION: tl.constexpr, R: tl.constexpr
+):
+    first = tl.program_id(0).to(tl.int64) * R
+    last = tl.minimum(first + R, rows)
+    evaluate_range(states, weight, center, constant, out, status, first, last, columns, FUNCTION, R)
 
 
 @triton.jit
@@ -153,13 +185,28 @@ def _potts_rows(states, fields, couplings, out, rows, columns, vocab, R: tl.cons
     tl.store(out + n * columns + i, total, mask=inside)
 
 
-@triton.jit
-def _call(states, out, status, rows, columns, FUNCTION: tl.constexpr, R: tl.constexpr):
-    n = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
-    present = n < rows
-    values = FUNCTION(states + n * columns, present, columns)
-    report(status, trouble(present & (values != values), n, INVALID_VALUE, ROWS))
-    tl.store(out + n, values, mask=present)
+class RowValue(NamedTuple):
+    """A value that `evaluate_range` computes, so that any kernel can.
+
+    Attributes:
+        weight, center, constant: of the kinds that add up columns, else None.
+        function: of the user's own, else None.
+    """
+
+    weight: Tensor | None
+    center: Tensor | None
+    constant: Tensor | None
+    function: Any
+
+
+def row_value(kind: str, parameters: Sequence[Tensor], function: Any, device: torch.device) -> RowValue | None:
+    """Return a value with its parameters on a device, None where it takes launches of its own."""
+    if kind == "function":
+        return RowValue(None, None, None, function)
+    if kind not in ("linear", "diagonal_quadratic"):
+        return None
+    weight, *center, constant = (_beside(p, device, False) for p in parameters)
+    return RowValue(weight, center[0] if center else None, constant, None)
 
 
 def evaluate(
@@ -185,24 +232,16 @@ def evaluate(
     rows, columns = states.shape
     if rows == 0:
         return
-    own = [_beside(p, states.device, False) for p in parameters]
-    if kind in ("linear", "diagonal_quadratic"):
-        weight, center, constant = (own[0], None, own[1]) if kind == "linear" else own
-        few, warps = config("evaluate._sum_columns", rows, states.device)
-        _sum_columns[(cdiv(rows, few),)](
-            states,
-            weight,
-            center,
-            constant,
-            out,
-            rows,
-            columns,
-            SQUARED=kind != "linear",
-            R=few,
-            num_warps=warps,
-            **EXACT,
+    value = row_value(kind, parameters, function, states.device)
+    if value is not None:
+        *known, called = value
+        few, warps = config("evaluate._evaluate_rows", rows, states.device)
+        _evaluate_rows[(cdiv(rows, few),)](
+            states, *known, out, status, rows, columns, FUNCTION=called, R=few, num_warps=warps, **EXACT
         )
-    elif kind == "quadratic":
+        return
+    own = [_beside(p, states.device, False) for p in parameters]
+    if kind == "quadratic":
         product = torch.empty_like(states)
         transposed = _beside(parameters[0], states.device, True)
         _launch_layer(states, own[1], transposed, None, product, NONE.value)
@@ -215,11 +254,6 @@ def evaluate(
             transposed = _beside(parameters[layer], states.device, True)
             _launch_layer(x, None, transposed, own[layer + 1], y, NONE.value if last else settings[0])
             x = y
-    elif kind == "function":
-        few, warps = config("evaluate._call", rows, states.device)
-        _call[(cdiv(rows, few),)](
-            states, out, status, rows, columns, FUNCTION=function, R=few, num_warps=warps, **EXACT
-        )
     else:
         _launch_tokens(kind, states, own, settings, out, status)
 
@@ -252,6 +286,7 @@ def _launch_tokens(
 
 
 def _starts_tile(chosen: Config, columns: int) -> dict[str, int]:
+    """Return the states R and the positions S of a program."""
     starts = min(32, power_of_two(max(columns, 1)))
     return {"R": max(1, chosen.tile // starts), "S": starts, "num_warps": chosen.warps}
 
@@ -274,6 +309,7 @@ def _launch_layer(
 
 
 def _layer_tile(chosen: Config, outputs: int) -> dict[str, int]:
+    """Return the states R and the outputs W of a program."""
     width = min(64, power_of_two(outputs))
     return {"R": max(16, chosen.tile // width), "W": width, "num_warps": chosen.warps}
 
@@ -317,16 +353,17 @@ def _tile_variants(kernel: Any, types: str, tile: Any, size: int, label: str = "
 
 
 def _variants() -> list[Variant]:
-    out = "*fp32 i32 i32"
+    out, ends = "*fp32 i32 i32", "*fp32 *i64 i32 i32"
+    none = {"weight": None, "center": None, "constant": None}
     found = [
-        *_rows_variants(_sum_columns, f"*fp32 *fp32 *fp32 {out}", "linear", center=None, SQUARED=False),
-        *_rows_variants(_sum_columns, f"*fp32 *fp32 *fp32 *fp32 {out}", "quadratic", SQUARED=True),
+        *_rows_variants(_evaluate_rows, f"*fp32 *fp32 *fp32 {ends}", "linear", center=None, FUNCTION=None),
+        *_rows_variants(_evaluate_rows, f"*fp32 *fp32 *fp32 *fp32 {ends}", "quadratic", FUNCTION=None),
+        *_rows_variants(_evaluate_rows, f"*fp32 {ends}", "function", **none, FUNCTION=_first_number),
         *_rows_variants(_add_products, f"*fp32 *fp32 *fp32 *fp32 {out}"),
         *variants(_check_tokens, lambda c: Variant(_check_tokens, "*i64 *i64 i32 i32 i32", {"T": c.tile}, c.warps)),
         *_tile_variants(_best_windows, f"*i64 *fp32 {out} i32 i32", _starts_tile, 76),
         *_tile_variants(_count_motifs, f"*i64 *i32 {out} i32", _starts_tile, 76),
         *_tile_variants(_potts_rows, f"*i64 *fp32 *fp32 {out} i32", _starts_tile, 76),
-        *_rows_variants(_call, "*fp32 *fp32 *i64 i32 i32", FUNCTION=_first_number),
     ]
     for activation, label in enumerate((*NAMES, "last")):
         types = f"*fp32 *fp32 *fp32 {out} i32"

@@ -1,12 +1,14 @@
 """``reweight_select`` in Triton: weight update and adaptive resampling, decided on the device group by group.
 
 Groups of one block take one launch. Longer ones five: the update with the sums of blocks, one scale a group, the ends of
-slots, the copies to spare, and at last the particles follow their ancestors.
+slots, the copies to spare, and at last the particles follow their ancestors. Values that are functions of a state are computed
+in the first launch where that pays: each once, into memory, as the last stage moves them from there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -15,13 +17,20 @@ from torch import Tensor
 
 from fastguide.triton import _blocks
 from fastguide.triton._blocks import ACTIVE, FIELDS, refuse, slot_ancestors, weigh_block
-from fastguide.triton._launch import DEGENERATE, EXACT, NEVER, Variant, cdiv, power_of_two
+from fastguide.triton._launch import DEGENERATE, EXACT, NEVER, Variant, cdiv, interpreted, power_of_two
 from fastguide.triton._rows import MULTINOMIAL, RESIDUAL, draw_rows, fold_rows
+from fastguide.triton.evaluate import RowValue, evaluate, evaluate_range, row_value
 from fastguide.triton.numerics.selection import BLOCK, usable
 from fastguide.triton.seeds import group_seeds
 from fastguide.triton.select import held, rows_of, warps_of
 from fastguide.triton.tuning import Config, config, variants
 
+FILLING = 256
+"""Programs that keep all multiprocessors of a large GPU busy."""
+LAUNCH_BYTES = 2**16
+"""What one multiprocessor reads in the 2 to 3 us of a launch, at its share of the bandwidth."""
+_COLUMNS_A_WARP = 16
+"""States of which a warp adds up columns at a time in `reweight_rows`: with 32, as elsewhere, registers spill."""
 _DEGENERATE = tl.constexpr(DEGENERATE)
 _NEVER = tl.constexpr(NEVER)
 
@@ -53,9 +62,15 @@ def reweigh(log_weights, values, previous_values, log_ratio, beta, previous_beta
 def reweight_rows(
     log_weights, values, previous_values, log_ratio, moving, betas, previous_betas, seeds, step, new_log_weights,
     new_values, moved, ancestors, resampled, log_z_increment, ess, running, ends, status, rows, m, bits,
-    threshold: tl.float64, RULE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    threshold: tl.float64, states, weight, center, constant, columns, FUNCTION: tl.constexpr, LANES: tl.constexpr,
+    RULE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """One program ``ROWS`` groups of at most one block."""
+    """One program ``ROWS`` groups of at most one block, whose values it first writes where there are states."""
+    if states is not None:
+        first = tl.program_id(0).to(tl.int64) * ROWS
+        last = tl.minimum(first + ROWS, rows)
+        evaluate_range(states, weight, center, constant, values, status, first * m, last * m, columns, FUNCTION, LANES)
+        tl.debug_barrier()
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     item = tl.arange(0, WIDTH)[None, :]
     there = row < rows
@@ -92,12 +107,20 @@ def reweight_rows(
 @triton.jit
 def reweigh_blocks(
     log_weights, values, previous_values, log_ratio, betas, previous_betas, updated_log_weights, exponents, sums, squares,
-    tops, firsts, alive, status, m, blocks, TILE: tl.constexpr,
+    tops, firsts, alive, status, m, blocks, states, weight, center, constant, columns, FUNCTION: tl.constexpr,
+    LANES: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """One program a block: the updated log-weights, and what their weights come to."""
+    """One program a block: the updated log-weights, and what their weights come to; where there are states, their values."""
     program = tl.program_id(0).to(tl.int64)
     row, item = program // blocks, (program % blocks) * TILE + tl.arange(0, TILE)
     inside = item < m
+    if states is not None:
+        first = (program % blocks) * TILE
+        last = tl.minimum(first + TILE, m)
+        evaluate_range(
+            states, weight, center, constant, values, status, row * m + first, row * m + last, columns, FUNCTION, LANES
+        )
+        tl.debug_barrier()
     real = log_weights.dtype.element_ty
     beta, previous_beta = tl.load(betas + row).to(real), tl.load(previous_betas + row).to(real)
     at = row * m + item
@@ -151,6 +174,8 @@ def reweight_select(
     step: int | Tensor,
     outputs: Sequence[Tensor],
     status: Tensor,
+    states: Tensor | None = None,
+    value: RowValue | None = None,
 ) -> None:
     """Update weights and select; see ``csrc/cpu/select.h``.
 
@@ -160,6 +185,8 @@ def reweight_select(
         outputs: log-weights, values, running values, ancestors, resampled, log-Z increment and effective sample size.
         status: from `fastguide.triton._launch.new_status`; invalid value with the first particle of which an input is
             refused or the log-weight would be, degenerate with the first group without weight.
+        states: ``[G * N, columns]``, contiguous, where the kernels are to write the values first.
+        value: what to evaluate them with.
     """
     log_weights, values, previous_values, log_ratio, moving = inputs
     assert log_weights is not None
@@ -176,6 +203,8 @@ def reweight_select(
         moving, moved = moving.view(word), moved.view(word)
     threshold = ess_threshold * m
     x = new_log_weights.view(groups, m)
+    *known, called = value or RowValue(None, None, None, None)
+    of_states = (states, *known, 0 if states is None else states.shape[1])
     if held(rule, m):
         width = power_of_two(m)
         chosen = config("reweight_select.reweight_rows", groups * m, device)
@@ -183,17 +212,20 @@ def reweight_select(
         counted = rule in (MULTINOMIAL.value, RESIDUAL.value)
         running = torch.empty((groups, m) if counted else 0, dtype=torch.int64, device=device)
         ends = torch.empty(groups, m, dtype=torch.int32, device=device)
+        warps = warps_of(width, chosen)
+        lanes = _lanes(warps, 32 if called is not None else _COLUMNS_A_WARP)
         reweight_rows[(cdiv(groups, rows),)](
             log_weights, values, previous_values, log_ratio, moving, betas, previous_betas, seeds, step, x, new_values,
-            moved, ancestors, *of_groups, running, ends, status, groups, m, m.bit_length(), threshold,
-            RULE=rule, ROWS=rows, WIDTH=width, num_warps=warps_of(width, chosen), **EXACT,
+            moved, ancestors, *of_groups, running, ends, status, groups, m, m.bit_length(), threshold, *of_states,
+            FUNCTION=called, LANES=lanes, RULE=rule, ROWS=rows, WIDTH=width, num_warps=warps, **EXACT,
         )  # fmt: skip
         return
     blocks, tile = cdiv(m, BLOCK.value), _blocks.tile_of(m)
     work = _blocks.workspace(groups, m, device)
+    warps = config("reweight_select.reweigh_blocks", groups * m, device).warps
     reweigh_blocks[(groups * blocks,)](
         log_weights, values, previous_values, log_ratio, betas, previous_betas, x, *work.parts, status, m, blocks,
-        TILE=tile, num_warps=config("reweight_select.reweigh_blocks", groups * m, device).warps, **EXACT,
+        *of_states, FUNCTION=called, LANES=_lanes(warps, 32), TILE=tile, num_warps=warps, **EXACT,
     )  # fmt: skip
     resampled, log_z_increment, ess = of_groups
     _blocks.launch_fold(m, 1, log_z_increment, ess, status, work, resampled, threshold)
@@ -207,25 +239,103 @@ def reweight_select(
     )  # fmt: skip
 
 
+def reweight_select_states(
+    kind: str,
+    states: Tensor,
+    parameters: Sequence[Tensor],
+    settings: Sequence[int],
+    function: Any,
+    inputs: Sequence[Tensor | None],
+    *arguments: Any,
+) -> None:
+    """Evaluate states, then update weights and select: in the launches of `reweight_select` where that pays.
+
+    Args:
+        kind, states, parameters, settings, function: as for `fastguide.triton.evaluate.evaluate`.
+        inputs: as for `reweight_select`; the values are written.
+        arguments: its other ones. The status also gets what evaluation puts there.
+    """
+    values = inputs[1]
+    assert values is not None
+    groups, m = values.shape[0] if values.dim() > 1 else 1, values.shape[-1]
+    value = row_value(kind, parameters, function, states.device)
+    inline: dict[str, Any] = {}
+    chosen = config("reweight_select.reweight_rows", groups * m, states.device)
+    if value is not None and _pays(arguments[4], groups, m, states.shape[1] * states.element_size(), chosen):
+        inline = {"states": states, "value": value}
+    else:
+        out = values.view(-1) if values.dtype == torch.float32 else torch.empty(len(states), device=states.device)
+        evaluate(kind, states, parameters, settings, function, out, arguments[-1])
+        if out.dtype != values.dtype:
+            values.view(-1).copy_(out)
+    reweight_select(inputs, *arguments, **inline)
+
+
+def _pays(rule: int, groups: int, m: int, row_bytes: int, chosen: Config) -> bool:
+    """Say whether the programs that weigh should evaluate as well.
+
+    A launch is saved, but there may be few programs: one for `BLOCK` particles. Then others that evaluate have more
+    multiprocessors at work, which is worth more than the launch unless a program has little to read.
+    """
+    if held(rule, m):
+        rows = rows_of(power_of_two(m), groups, chosen)
+        programs, items = cdiv(groups, rows), min(rows, groups) * m
+    else:
+        programs, items = groups * cdiv(m, BLOCK.value), min(m, BLOCK.value)
+    return programs >= FILLING or items * row_bytes <= LAUNCH_BYTES
+
+
+def _lanes(warps: int, a_warp: int) -> int:
+    """Return how many states a program evaluates at a time; interpreted, it costs the same at any number."""
+    return max(a_warp * warps, 1024) if interpreted() else a_warp * warps
+
+
+@triton.jit
+def _half_square(state, present, columns):
+    total = tl.zeros(state.shape, tl.float32)
+    for d in range(columns):
+        x = tl.load(state + d, mask=present, other=0.0)
+        total = total + x * x
+    return total * 0.5
+
+
 _PARTICLES = "*fp32 *fp32 *fp32 *fp32"
 _ROWS = f"{_PARTICLES} *i64 *fp64 *fp64 *i64 i32 *fp32 *fp32 *i64 *i32 *i1 *fp64 *fp64 *i64 *i32 *i64 i32 i32 i32 fp64"
 _BLOCKS = f"{_PARTICLES} *fp64 *fp64 *fp32 *i64 *i64 *i64 *fp64 *i64 *i32 *i64 i32 i32"
-_FOLLOW = "*i32 *i32 *i64 *fp32 *i64 *fp32 *fp32 *i64 *i32 i32 i32 i32"
+_NO_COLUMNS = {"weight": None, "center": None, "constant": None}
 
 
-def _rows_variants(rule: int, width: int, label: str) -> list[Variant]:
-    def variant(c: Config) -> Variant:
-        constants = {"RULE": rule, "ROWS": rows_of(width, 1 << 20, c), "WIDTH": width}
-        return Variant(reweight_rows, _ROWS, constants, warps_of(width, c), label)
+def _variants() -> list[Variant]:
+    types = "*i32 *i32 *i64 *fp32 *i64 *fp32 *fp32 *i64 *i32 i32 i32 i32"
+    found = variants(follow, lambda c: Variant(follow, types, {"TILE": c.tile}, c.warps))
+    rules = {0: "systematic", 3: "residual"}
+    for value, types, a_warp, sizes, label in (
+        ({**_NO_COLUMNS, "states": None, "FUNCTION": None}, "i32", 32, (32, 1024, 4096), ""),
+        ({**_NO_COLUMNS, "FUNCTION": _half_square}, "*fp32 i32", 32, (32, 1024, 4096), "a function"),
+        ({"center": None, "FUNCTION": None}, "*fp32 *fp32 *fp32 i32", _COLUMNS_A_WARP, (4096,), "linear"),
+        ({"FUNCTION": None}, "*fp32 *fp32 *fp32 *fp32 i32", _COLUMNS_A_WARP, (1024, 4096), "quadratic"),
+    ):
+        for rule, width in (*((0, size) for size in sizes), (3, 1024)):
+            name = f"{rules[rule]}, {width:,}" + (f", {label}" if label else "")
+            found += _rows_variants(rule, width, a_warp, f"{_ROWS} {types}", value, name)
+        found += _blocks_variants(f"{_BLOCKS} {types}", value, label)
+    return found
 
-    return variants(reweight_rows, variant)
+
+def _rows_variants(rule: int, width: int, a_warp: int, types: str, value: dict[str, Any], name: str) -> list[Variant]:
+    def make(c: Config) -> Variant:
+        warps = warps_of(width, c)
+        shape = {"LANES": a_warp * warps, "RULE": rule, "ROWS": rows_of(width, 1 << 20, c), "WIDTH": width}
+        return Variant(reweight_rows, types, shape | value, warps, name)
+
+    return variants(reweight_rows, make)
 
 
-VARIANTS = [
-    *_rows_variants(0, 32, "systematic, 32"),
-    *_rows_variants(0, 1024, "systematic, 1,024"),
-    *_rows_variants(0, 4096, "systematic, 4,096"),
-    *_rows_variants(3, 1024, "residual, 1,024"),
-    *variants(reweigh_blocks, lambda c: Variant(reweigh_blocks, _BLOCKS, {"TILE": c.tile}, c.warps)),
-    *variants(follow, lambda c: Variant(follow, _FOLLOW, {"TILE": c.tile}, c.warps)),
-]
+def _blocks_variants(types: str, value: dict[str, Any], name: str) -> list[Variant]:
+    def make(c: Config) -> Variant:
+        return Variant(reweigh_blocks, types, {"LANES": 32 * c.warps, "TILE": c.tile} | value, c.warps, name)
+
+    return variants(reweigh_blocks, make)
+
+
+VARIANTS = _variants()

@@ -54,6 +54,8 @@ def calls() -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
     for rows in (many, x, long):
         beta = {"beta": 2.0, "previous_beta": 1.0}
         yield ops.reweight_select, {"log_weights": rows, "values": rows, "previous_values": -rows, **beta}
+        states = {"values": TritonFunction(tune._sum_of_state), "states": normal(rows.numel(), 2)}
+        yield ops.reweight_select, {"log_weights": rows, "previous_values": -rows, **beta, **states}
     yield (
         ops.move,
         {"tensors": [normal(3000, 3), integers(9, 3000, 5).to(torch.uint8)], "ancestors": integers(3000, 3000)},
