@@ -48,6 +48,11 @@ def running(clock: Clock) -> Iterator[None]:
         _running.reset(token)
 
 
+def is_running() -> bool:
+    """Whether Python's number of the step may be another than the device's."""
+    return _running.get() is not None
+
+
 def number(step: int) -> int | Tensor:
     """Return ``step``, or the number ``[1]`` int64 on the device that stands for it."""
     clock = _running.get()

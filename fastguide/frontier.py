@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fastguide import clock, ops
+from fastguide import ops
 from fastguide.deferred import deferring
 from fastguide.memory import Memory, fixed_batches
 from fastguide.models.protocol import Denoiser, Prediction, State, cat_states, state_bytes
@@ -186,7 +186,7 @@ class Predictor:
         return parts.joined()
 
     def _call(self, denoiser: Denoiser, x: Tensor, step: int, state: State, rows: Tensor) -> Prediction:
-        times = partial(self._times, step=step)
+        times = partial(self.scene.times, step=step, device=self.device)
         self.computed += len(x)
         if self._any_rows or len(x) == self.call_rows:
             return self._checked(denoiser(x, times(len(x)), state, rows), len(x))
@@ -197,12 +197,6 @@ class Predictor:
             kept = denoiser.move(out.state, torch.arange(real, device=x.device)) if real < n else out.state
             parts.add(Prediction(out.output[:real], kept))
         return parts.joined()
-
-    def _times(self, n: int, step: int) -> Tensor:
-        time = clock.entry(self.scene.process.times, step)
-        if isinstance(time, Tensor):
-            return time.float().repeat(n)
-        return torch.full((n,), time, dtype=torch.float32, device=self.device)
 
     def _checked(self, prediction: Prediction, n: int) -> Prediction:
         self.scene.bound.check(prediction.output, n)

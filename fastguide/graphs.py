@@ -11,7 +11,8 @@ others, replayed. The last two steps of a run are never recorded: the last child
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -75,22 +76,29 @@ class StepGraphs:
         self._practised: dict[Kind, _Practised] = {}
         self._recordings: dict[Kind, _Recording] = {}
         self._latest: _Recording | None = None
+        self._halfway = self._counts
+        self._owed = [0] * len(self._calls)
         kinds = [self._kind(step) for step in range(run.first, run.scene.process.steps)]
         self._worth = {kind for kind in kinds if kind is not None and kinds.count(kind) >= FEWEST}
 
     def take(self, step: int, proposed: Proposed) -> tuple[Measured, Proposed] | None:
         """Weigh and select the children of a step and propose the next ones; None where the run should do so itself."""
+        # Rows that guided proposals of this step cost were asked for with the step before, and belong here.
+        self._add(self._owed)
+        self._owed = [0] * len(self._calls)
         kind = self._kind(step)
         if kind not in self._worth or kind is None:
             self._latest = None
             return None
         if kind not in self._practised:
-            known, before = len(self.checks), self.counts
+            known, before = len(self.checks), self._counts
             with clock.running(self.clock):
                 self.clock.offset.zero_()
                 taken = self.body(step, proposed)
-            rows = [now - was for now, was in zip(self.counts, before, strict=True)]
-            self._practised[kind] = _Practised(taken[0], self.checks.sticky(known), rows)
+            after = self._counts
+            self._counts = self._halfway
+            rows, self._owed = _difference(self._halfway, before), _difference(after, self._halfway)
+            self._practised[kind] = _Practised(taken[0], self.checks.sticky(known), rows, self._owed)
             self._latest = None
             return taken
         if kind not in self._recordings:
@@ -99,17 +107,18 @@ class StepGraphs:
         if recording is not self._latest:
             recording.enter(step, proposed)
         self._latest = recording
-        return recording.replay(step)
+        with self.uncounted():
+            taken = recording.replay(step)
+        self._add(self._practised[kind].rows)
+        self._owed = self._practised[kind].rows_ahead
+        return taken
 
-    @property
-    def counts(self) -> list[int]:
-        """How many rows were asked of the denoiser and of the rewards so far."""
-        return [call.computed for call in self._calls]
-
-    @counts.setter
-    def counts(self, counts: list[int]) -> None:
-        for call, count in zip(self._calls, counts, strict=True):
-            call.computed = count
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Count no rows of the block, in which the body runs as often as the kind of recording has it."""
+        before = self._counts
+        yield
+        self._counts = before
 
     def body(self, step: int, proposed: Proposed) -> tuple[Measured, Proposed]:
         """Do what is recorded."""
@@ -121,7 +130,22 @@ class StepGraphs:
                 "cuda_graph: the predictions of a step do not fit in memory; raise the limit, or use fewer particles"
             )
         measured = run.measured(chosen, branch, self.ancestry)
+        self._halfway = self._counts
         return measured, run.proposed(frontier, particles, step + 1, timer)
+
+    @property
+    def _counts(self) -> list[int]:
+        """How many rows were asked of the denoiser and of the rewards so far."""
+        return [call.computed for call in self._calls]
+
+    @_counts.setter
+    def _counts(self, counts: list[int]) -> None:
+        for call, count in zip(self._calls, counts, strict=True):
+            call.computed = count
+
+    def _add(self, rows: list[int]) -> None:
+        for call, count in zip(self._calls, rows, strict=True):
+            call.computed += count
 
     def _kind(self, step: int) -> Kind | None:
         """Return what a step has in common with those that may share its recording; None where it cannot be recorded."""
@@ -132,7 +156,9 @@ class StepGraphs:
         guidance = run.steering.guidance
         phase = getattr(guidance, "phase", None)
         of_steps = ((id(guidance_at(guidance, k)), 0 if phase is None else phase(k)) for k in (step, step + 1))
-        return (*sum(of_steps, ()), int(reads_values(guidance, step + 1)))
+        kind_of = getattr(run.scene.bound, "kind", None)
+        ways = () if kind_of is None else (kind_of(step), kind_of(step + 1))
+        return (*sum(of_steps, ()), int(reads_values(guidance, step + 1)), *ways)
 
 
 class _Practised(NamedTuple):
@@ -142,11 +168,13 @@ class _Practised(NamedTuple):
         measured: what that step was found to be.
         sticky: remembers what its checks find in any replay.
         rows: that it asked of the denoiser and of the rewards.
+        rows_ahead: that the proposals of the next step did.
     """
 
     measured: Measured
     sticky: Sticky
     rows: list[int]
+    rows_ahead: list[int]
 
 
 class _Recording:
@@ -164,9 +192,8 @@ class _Recording:
         self._log = [leaf.new_empty((steps, *leaf.shape)) for leaf in known.measured]
         leaves, self._spec = self._flat(proposed)
         self._held = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        before = of.counts
-        self._graph = CudaGraph(self._body)
-        of.counts = before
+        with of.uncounted():
+            self._graph = CudaGraph(self._body)
 
     def enter(self, step: int, proposed: Proposed) -> None:
         """Take up the run at ``step``, whose children are ``proposed``."""
@@ -177,9 +204,7 @@ class _Recording:
 
     def replay(self, step: int) -> tuple[Measured, Proposed]:
         """Take step ``step``."""
-        before = self._of.counts
         self._graph.replay()
-        self._of.counts = [count + rows for count, rows in zip(before, self._known.rows, strict=True)]
         return type(self._known.measured)(*(log[step] for log in self._log)), self._load(step + 1)
 
     def _body(self) -> None:
@@ -218,6 +243,10 @@ class _Recording:
             to.copy_(leaf)
 
 
+def _difference(now: list[int], before: list[int]) -> list[int]:
+    return [a - b for a, b in zip(now, before, strict=True)]
+
+
 def _require_followers(run: Run) -> None:
     """Raise unless all that takes part in a step of ``run`` reads the number of the step from the device."""
     CudaGraph.check(run.device)
@@ -226,8 +255,9 @@ def _require_followers(run: Run) -> None:
     guidance, process = run.steering.guidance, run.scene.process
     parts: list[tuple[str, Any, Any]] = [("process", process, run.scene.bound), ("value", run.value, run.value)]
     parts += [("guidance", g, g) for g in (guidance_at(guidance, step) for step in range(process.steps))]
+    parts += [("guidance", g, proposal_of(g) or g) for _, g, _ in parts[2:]]
     for name, part, follower in parts:
-        if not getattr(follower, "follows_clock", False) or (name == "guidance" and proposal_of(part) is not None):
+        if not getattr(follower, "follows_clock", False):
             raise ValueError(
                 f"cuda_graph: {name} {type(part).__name__} reads on the host which step it is; leave cuda_graph out"
             )

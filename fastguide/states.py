@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fastguide import clock
 from fastguide.memory import fixed_batches
 from fastguide.models.protocol import Prediction, State
 from fastguide.processes.protocol import Bound, Process
@@ -34,6 +35,13 @@ class Scene:
     denoiser: Denoiser
     problems: Problems
     alpha: float
+
+    def times(self, n: int, step: int, device: torch.device) -> Tensor:
+        """Return ``[n]`` float32, the noise level after ``step`` steps."""
+        time = clock.entry(self.process.times, step)
+        if isinstance(time, Tensor):
+            return time.float().repeat(n)
+        return torch.full((n,), time, dtype=torch.float32, device=device)
 
 
 @dataclass(frozen=True)
@@ -164,8 +172,7 @@ class States:
     def predict(self, x: Tensor) -> Prediction:
         """Call the denoiser on other states ``[U, *shape]`` (soft one-hot rows, states that require gradients)."""
         self.predictor.computed += len(x) if self.real is None else self.real
-        t = torch.full((len(x),), self.time, dtype=torch.float32, device=x.device)
-        return self.scene.denoiser(x, t, self.parents, self.rows)
+        return self.scene.denoiser(x, self.scene.times(len(x), self.step, x.device), self.parents, self.rows)
 
 
 def rewards_of(problems: Problems, problem: Tensor, x0: Tensor, dims: int, spans: Spans | None = None) -> Tensor:

@@ -62,11 +62,15 @@ GUIDANCE = [
     fg.SVDD(alpha=0, branch=2),
     fg.Beam(branch=3),
     fg.BestOfN(),
+    fg.TDS(alpha=0.1, gradient="decoded"),
+    fg.TDS(alpha=0.1, gradient="exact", clip=1.0),
     fg.Scheduled({0: fg.SMC(alpha=0.5), 6: fg.NestedSMC(alpha=0.1, branch=2)}),
 ]
 CASES = [
     *((MASKED, g, None) for g in GUIDANCE),
     (MASKED, fg.SMC(alpha=0.1), fg.PosteriorMean("sample", draws=2)),
+    (V, fg.TDS(alpha=9.0, scale=0.1), None),
+    *((process, fg.ClassifierGuidance(alpha=9.0), None) for process in (DDPM, V)),
     (MASKED, fg.SVDD(alpha=0.1, branch=2), fg.PosteriorMean("soft")),
     (COUNTS, fg.SMC(alpha=0.1), None),
     (fg.MaskedProcess(6, 4, steps=12, remask=0.2, top_k=3), fg.SMC(alpha=0.1), None),
@@ -187,7 +191,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("process", "guidance", "value", "named"),
         [
-            (MASKED, fg.TDS(alpha=1.0, gradient="decoded"), None, "guidance TDS"),
+            (MASKED, fg.TDS(alpha=1.0, scale=lambda t: 1.0 - t), None, "guidance TDS"),
             (MASKED, fg.SMC(), fg.MonteCarlo(2), "value MonteCarlo"),
             (fg.UniformProcess(6, 4, steps=12), fg.SMC(), None, "process UniformProcess"),
         ],

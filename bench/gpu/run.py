@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from bench.gpu import jobs, steps
+from bench.gpu import jobs, loops, steps
 from bench.gpu.measure import Device, run_job
 from fastguide.deferred import Deferred, deferred
 
@@ -156,6 +156,10 @@ def main() -> None:
         gc.collect()
         if device.is_gpu:
             torch.cuda.empty_cache()
+    for loop in loops.all_loops(device, tiny):
+        if time.monotonic() > deadline or arguments.only not in "run":
+            break
+        report.add(loop())
     for n in (16,) if tiny else (4096, 65536):
         if time.monotonic() > deadline or arguments.only not in "protein":
             continue

@@ -38,6 +38,7 @@ class ClassifierGuidance:
     consistent: ClassVar[bool] = False
     estimates_normalizer: ClassVar[bool] = False
     value_steps: ClassVar[Collection[int] | None] = ()
+    follows_clock: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", check_alpha(self.alpha, positive=True))

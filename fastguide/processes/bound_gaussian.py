@@ -140,12 +140,12 @@ class BoundGaussian:
     ) -> Tensor:
         """Return ``log p/q`` ``[P, M]``; a step without noise cannot be guided, and its ratio is 0."""
         prediction, coefficients = self._mean(x, output, step)
-        a, b, noise = coefficients[step]
-        if noise == 0.0:
+        if coefficients[step][2] == 0.0:
             return torch.zeros(children.shape[:2], dtype=torch.float64, device=children.device)
         if self.frozen is not None:
             # Given parts are the same under both laws: they take no part in the ratio.
             shift = torch.where(self.frozen, 0.0, shift)
+        a, b, noise = clock.entries(coefficients, step)
         return ops.gaussian_log_ratio(
             children,
             x,
@@ -159,8 +159,13 @@ class BoundGaussian:
 
     def guide(self, gradient: Tensor, step: int, alpha: float) -> Tensor:
         """Return the shift of the mean ``noise² ∇v / alpha`` that a gradient of the value makes in a step."""
-        noise = self.process.sampler_steps[step].noise
-        return gradient.float() * (noise * noise / alpha)
+        _, _, noise = clock.entries(self.process.sampler_steps, step)
+        factor = noise * noise / alpha
+        return gradient.float() * (factor[0].float() if isinstance(factor, Tensor) else factor)
+
+    def kind(self, step: int) -> int:
+        """Return what decides how a step is taken: whether it has noise."""
+        return int(self.process.sampler_steps[step].noise > 0.0)
 
     def _mean(self, x: Tensor, output: Tensor, step: int) -> tuple[Tensor, Sequence[tuple[float, float, float]]]:
         """Return the prediction of a step, and the coefficients of all steps in state, prediction and noise."""

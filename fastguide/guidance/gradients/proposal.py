@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastguide import clock
 from fastguide.deferred import require
 from fastguide.guidance.gradients import real, tokens
 from fastguide.guidance.protocol import is_number
@@ -55,6 +56,11 @@ class GradientProposal:
     clip: float | None = None
     corrected: bool = True
 
+    @property
+    def follows_clock(self) -> bool:
+        """Whether no number of a step is read on the host, as a function of the noise level would have to be."""
+        return not callable(self.scale) and not callable(self.gradient)
+
     def rows(self, scene: Scene) -> tuple[int, int]:
         """Return how many rows of the denoiser and of the reward the gradient of a state costs at most."""
         process: Any = scene.process
@@ -79,12 +85,13 @@ class GradientProposal:
 
     def limited(self, gradient: Tensor, time: float) -> Tensor:
         """Return gradients ``[n, …]`` no longer than ``clip``, changed in place; refuse what is not finite."""
+        where = "" if clock.is_running() else f", at noise level {time:g}"
         require(
             torch.isfinite(gradient),
             gradient,
             lambda *_: ValueError(
-                f"gradient: the reward has a derivative that is nan or infinite, at noise level {time:g}; "
-                'smooth it, or use gradient="exact" for tokens'
+                f"gradient: the reward has a derivative that is nan or infinite{where}; smooth it, or use "
+                'gradient="exact" for tokens'
             ),
         )
         if self.clip is not None:
