@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastguide as fg
 from fastguide.deferred import deferred, deferring, require
+from fastguide.rewards import constraints
 from fastguide.run import Run
 
 READS = {
@@ -257,6 +258,27 @@ def test_so_they_are_by_other_processes_and_values(process, guidance, value, mem
 
     expected = run()
     assert same(guarded(run), expected)
+
+
+def test_rewards_of_proteins_read_nothing(guarded):
+    """But for those that search words, which run on the CPU and say so."""
+    reward = (
+        fg.rewards.Constraint(lambda x0: x0[:, 0] < 15, name="first")
+        + constraints.max_run(3)
+        + constraints.composition_at_most("AC", 0.9)
+        + constraints.net_charge(-9, 9)
+        + 0.5 * fg.rewards.wrap(lambda x0: (x0 == 3).double().mean(1), name="glutamates")
+    )
+
+    def run():
+        process = fg.MaskedProcess(length=6, vocab=20, steps=3)
+        return fg.sample(
+            process, lambda x, t: torch.zeros(len(x), 6, 20), reward, fg.SMC(alpha=0.5), particles=16, progress=False
+        )
+
+    expected = run()
+    assert same(guarded(run), expected)
+    assert constraints.contains("A").device == constraints.forbids("A").device == torch.device("cpu")
 
 
 def test_a_law_that_is_none_is_told_of_at_the_end():
