@@ -14,12 +14,13 @@ import triton.language as tl
 from torch import Tensor
 
 from fastguide.triton import _blocks
-from fastguide.triton._blocks import ACTIVE, DRAWS, FIELDS, refuse, slot_ancestors, weigh_block
+from fastguide.triton._blocks import ACTIVE, FIELDS, refuse, slot_ancestors, weigh_block
 from fastguide.triton._launch import DEGENERATE, EXACT, NEVER, Variant, cdiv, power_of_two
 from fastguide.triton._rows import MULTINOMIAL, RESIDUAL, draw_rows, fold_rows
 from fastguide.triton.numerics.selection import BLOCK, usable
 from fastguide.triton.seeds import group_seeds
 from fastguide.triton.select import held, rows_of, warps_of
+from fastguide.triton.tuning import Config, config, variants
 
 _DEGENERATE = tl.constexpr(DEGENERATE)
 _NEVER = tl.constexpr(NEVER)
@@ -177,56 +178,54 @@ def reweight_select(
     x = new_log_weights.view(groups, m)
     if held(rule, m):
         width = power_of_two(m)
-        rows = rows_of(width, groups)
+        chosen = config("reweight_select.reweight_rows", groups * m, device)
+        rows = rows_of(width, groups, chosen)
         counted = rule in (MULTINOMIAL.value, RESIDUAL.value)
         running = torch.empty((groups, m) if counted else 0, dtype=torch.int64, device=device)
         ends = torch.empty(groups, m, dtype=torch.int32, device=device)
         reweight_rows[(cdiv(groups, rows),)](
             log_weights, values, previous_values, log_ratio, moving, betas, previous_betas, seeds, step, x, new_values,
             moved, ancestors, *of_groups, running, ends, status, groups, m, m.bit_length(), threshold,
-            RULE=rule, ROWS=rows, WIDTH=width, num_warps=warps_of(width), **EXACT,
+            RULE=rule, ROWS=rows, WIDTH=width, num_warps=warps_of(width, chosen), **EXACT,
         )  # fmt: skip
         return
     blocks, tile = cdiv(m, BLOCK.value), _blocks.tile_of(m)
     work = _blocks.workspace(groups, m, device)
     reweigh_blocks[(groups * blocks,)](
         log_weights, values, previous_values, log_ratio, betas, previous_betas, x, *work.parts, status, m, blocks,
-        TILE=tile, num_warps=8, **EXACT,
+        TILE=tile, num_warps=config("reweight_select.reweigh_blocks", groups * m, device).warps, **EXACT,
     )  # fmt: skip
     resampled, log_z_increment, ess = of_groups
     _blocks.launch_fold(m, 1, log_z_increment, ess, status, work, resampled, threshold)
     end = _blocks.launch_ends(x, m, rule, seeds, 1, step, work)
     surplus = _blocks.launch_surplus(end, work)
-    tiles = cdiv(m, DRAWS)
+    tile, warps = config("reweight_select.follow", groups * m, device)
+    tiles = cdiv(m, tile)
     follow[(groups * tiles,)](
         end, surplus, work.records, values, moving, x, new_values, moved, ancestors, m, tiles, m.bit_length(),
-        TILE=DRAWS, **EXACT,
+        TILE=tile, num_warps=warps, **EXACT,
     )  # fmt: skip
 
 
 _PARTICLES = "*fp32 *fp32 *fp32 *fp32"
 _ROWS = f"{_PARTICLES} *i64 *fp64 *fp64 *i64 i32 *fp32 *fp32 *i64 *i32 *i1 *fp64 *fp64 *i64 *i32 *i64 i32 i32 i32 fp64"
+_BLOCKS = f"{_PARTICLES} *fp64 *fp64 *fp32 *i64 *i64 *i64 *fp64 *i64 *i32 *i64 i32 i32"
+_FOLLOW = "*i32 *i32 *i64 *fp32 *i64 *fp32 *fp32 *i64 *i32 i32 i32 i32"
+
+
+def _rows_variants(rule: int, width: int, label: str) -> list[Variant]:
+    def variant(c: Config) -> Variant:
+        constants = {"RULE": rule, "ROWS": rows_of(width, 1 << 20, c), "WIDTH": width}
+        return Variant(reweight_rows, _ROWS, constants, warps_of(width, c), label)
+
+    return variants(reweight_rows, variant)
+
+
 VARIANTS = [
-    *(
-        Variant(
-            reweight_rows,
-            _ROWS,
-            {"RULE": rule, "ROWS": rows_of(width, 1 << 20), "WIDTH": width},
-            warps_of(width),
-            label,
-        )
-        for rule, width, label in (
-            (0, 32, "systematic, 32"),
-            (0, 1024, "systematic, 1,024"),
-            (0, 4096, "systematic, 4,096"),
-            (3, 1024, "residual, 1,024"),
-        )
-    ),
-    Variant(
-        reweigh_blocks,
-        f"{_PARTICLES} *fp64 *fp64 *fp32 *i64 *i64 *i64 *fp64 *i64 *i32 *i64 i32 i32",
-        {"TILE": BLOCK.value},
-        8,
-    ),
-    Variant(follow, "*i32 *i32 *i64 *fp32 *i64 *fp32 *fp32 *i64 *i32 i32 i32 i32", {"TILE": DRAWS}),
+    *_rows_variants(0, 32, "systematic, 32"),
+    *_rows_variants(0, 1024, "systematic, 1,024"),
+    *_rows_variants(0, 4096, "systematic, 4,096"),
+    *_rows_variants(3, 1024, "residual, 1,024"),
+    *variants(reweigh_blocks, lambda c: Variant(reweigh_blocks, _BLOCKS, {"TILE": c.tile}, c.warps)),
+    *variants(follow, lambda c: Variant(follow, _FOLLOW, {"TILE": c.tile}, c.warps)),
 ]
