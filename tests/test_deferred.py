@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastguide as fg
 from fastguide.deferred import deferred, deferring, require
+from fastguide.rewards import constraints
 from fastguide.run import Run
 
 READS = {
@@ -232,6 +233,66 @@ def test_no_step_waits_for_the_gpu(process, denoiser, reward, guidance, value, m
     found = run("cuda")
     if not found.samples.is_floating_point():
         assert torch.equal(found.samples.cpu(), expected.samples)
+
+
+STEPS = {"length": 6, "vocab": 4, "steps": 5}
+FURTHER = [
+    *((MASKED, fg.SMC(alpha=0.1), v) for v in (fg.PosteriorMean("sample"), fg.PosteriorMean("soft"), fg.MonteCarlo(2))),
+    (fg.MaskedProcess(**STEPS, top_k=2), fg.TDS(alpha=0.1), None),
+    (fg.MaskedProcess(**STEPS, top_p=0.8), fg.TDS(alpha=0.1), None),
+    (fg.MaskedProcess(**STEPS, reveal="count", order="confidence"), fg.SVDD(alpha=0.1, branch=2), None),
+    (fg.UniformProcess(**STEPS), fg.NestedSMC(alpha=0.1, branch=2), None),
+    (fg.UniformProcess(**STEPS, top_p=0.9), fg.SMC(alpha=0.1), None),
+    (fg.AutoregressiveProcess(6, 4, eos=3), fg.SMC(alpha=0.1), None),
+]
+
+
+@pytest.mark.parametrize(("process", "guidance", "value"), FURTHER, ids=lambda x: repr(x)[:30])
+@pytest.mark.parametrize("memory", [fg.Memory(), fg.Memory(limit=1, micro_batch=7)], ids=["all at once", "in parts"])
+def test_so_they_are_by_other_processes_and_values(process, guidance, value, memory, guarded):
+    def run():
+        return fg.sample(
+            process, Said(), [(Ones(), Twos())[r] for _, r, _ in ASKED], guidance, particles=12, groups=5, memory=memory,
+            value=value, condition=[c for c, _, _ in ASKED], lengths=[n for _, _, n in ASKED], progress=False,
+        )  # fmt: skip
+
+    expected = run()
+    assert same(guarded(run), expected)
+
+
+def test_rewards_of_proteins_read_nothing(guarded):
+    """But for those that search words, which run on the CPU and say so."""
+    reward = (
+        fg.rewards.Constraint(lambda x0: x0[:, 0] < 15, name="first")
+        + constraints.max_run(3)
+        + constraints.composition_at_most("AC", 0.9)
+        + constraints.net_charge(-9, 9)
+        + 0.5 * fg.rewards.wrap(lambda x0: (x0 == 3).double().mean(1), name="glutamates")
+    )
+
+    def run():
+        process = fg.MaskedProcess(length=6, vocab=20, steps=3)
+        return fg.sample(
+            process, lambda x, t: torch.zeros(len(x), 6, 20), reward, fg.SMC(alpha=0.5), particles=16, progress=False
+        )
+
+    expected = run()
+    assert same(guarded(run), expected)
+    assert constraints.contains("A").device == constraints.forbids("A").device == torch.device("cpu")
+
+
+def test_a_law_that_is_none_is_told_of_at_the_end():
+    """A row of a discrete process that forbids every token."""
+
+    def run():
+        fg.sample(
+            fg.UniformProcess(**STEPS), lambda x, t: torch.full((len(x), 6, 4), -torch.inf), Ones(), fg.SMC(),
+            particles=8, progress=False,
+        )  # fmt: skip
+
+    for context in (nullcontext(), deferred()):
+        with pytest.raises(ValueError, match=r"logits\[0, 0\] forbids? every token"), context:
+            run()
 
 
 def test_the_guard_sees_a_read():
