@@ -145,12 +145,17 @@ def test_no_step_is_read_by_the_host(process, denoiser, reward, guidance, value,
 class Said(fg.models.Denoiser):
     """Prefers the token that its condition names."""
 
+    def __init__(self, device="cpu"):
+        self.device = device
+
     def init(self, n, condition=None):
-        return {"token": torch.full((n,), condition)}
+        return {"token": torch.full((n,), condition, device=self.device)}
 
     def __call__(self, x, t, state=None, rows=None):
         token = state["token"] if rows is None else state["token"][rows]
-        return fg.models.Prediction(logits(x, t) + (torch.arange(4) == token[:, None])[:, None], {"token": token})
+        return fg.models.Prediction(
+            logits(x, t) + (torch.arange(4, device=x.device) == token[:, None])[:, None], {"token": token}
+        )
 
 
 class Drift(Said):
@@ -202,24 +207,11 @@ def test_groups_of_several_problems_are_told_apart_without_a_read(
     assert same(found, expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize(
-    ("process", "denoiser", "reward", "guidance", "value"),
-    CASES,
-    ids=lambda x: repr(x)[:40] if isinstance(x, fg.guidance.Guidance) else type(x).__name__,
-)
-def test_no_step_waits_for_the_gpu(process, denoiser, reward, guidance, value, monkeypatch):
-    """By torch's own watch over calls that synchronise; the samples are those of the CPU."""
-
-    def run(device):
-        return fg.sample(
-            process, denoiser, reward, guidance, value=value, particles=24, groups=2, device=device, progress=False
-        )
-
-    expected = run("cpu")
+def watched_run(run, monkeypatch):
+    """Return what ``run()`` gives on a GPU, every loop inside it under torch's own watch over calls that synchronise."""
     sample = Run.sample
 
-    def guarded(self):
+    def watched(self):
         self.result = lambda *args: args
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -229,8 +221,26 @@ def test_no_step_waits_for_the_gpu(process, denoiser, reward, guidance, value, m
         del self.result
         return self.result(*args)
 
-    monkeypatch.setattr(Run, "sample", guarded)
-    found = run("cuda")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "sample", watched)
+        return run()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(
+    ("process", "denoiser", "reward", "guidance", "value"),
+    CASES,
+    ids=lambda x: repr(x)[:40] if isinstance(x, fg.guidance.Guidance) else type(x).__name__,
+)
+def test_no_step_waits_for_the_gpu(process, denoiser, reward, guidance, value, monkeypatch):
+    """The samples are those of the CPU."""
+
+    def run(device):
+        return fg.sample(
+            process, denoiser, reward, guidance, value=value, particles=24, groups=2, device=device, progress=False
+        )
+
+    expected, found = run("cpu"), watched_run(lambda: run("cuda"), monkeypatch)
     if not found.samples.is_floating_point():
         assert torch.equal(found.samples.cpu(), expected.samples)
 
@@ -279,6 +289,19 @@ def test_rewards_of_proteins_read_nothing(guarded):
     expected = run()
     assert same(guarded(run), expected)
     assert constraints.contains("A").device == constraints.forbids("A").device == torch.device("cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(("process", "guidance", "value"), FURTHER, ids=lambda x: repr(x)[:30])
+def test_no_step_of_several_problems_waits_for_the_gpu(process, guidance, value, monkeypatch):
+    def run(device):
+        return fg.sample(
+            process, Said(device), [(Ones(), Twos())[r] for _, r, _ in ASKED], guidance, particles=12, groups=5, value=value,
+            condition=[c for c, _, _ in ASKED], lengths=[n for _, _, n in ASKED], device=device, progress=False,
+        )  # fmt: skip
+
+    expected, found = run("cpu"), watched_run(lambda: run("cuda"), monkeypatch)
+    assert torch.equal(found.samples.cpu(), expected.samples)
 
 
 def test_a_law_that_is_none_is_told_of_at_the_end():
