@@ -72,7 +72,7 @@ def gaussian_step(
     shift: Tensor | None,
     children: Tensor,
     coefficients: Tensor | None,
-    numbers: Sequence[float],
+    numbers: Sequence[float | Tensor],
     ancestors: Tensor | None,
     seeds: Tensor | None,
     seed: int,
@@ -82,8 +82,8 @@ def gaussian_step(
 ) -> None:
     """Write ``children`` ``[P, M, ...]``; arguments as in `fastguide.ops._native.gaussian_step`.
 
-    ``step`` may be an int64 tensor of one element. Children of a particle whose ancestor or slot is out of range are not
-    written, those of the others are.
+    ``step`` may be an int64 tensor of one element, and numbers floating-point ones. Children of a particle whose ancestor or
+    slot is out of range are not written, those of the others are.
     """
     particles, branch = children.shape[:2]
     if children.numel() == 0:
@@ -101,7 +101,18 @@ def gaussian_step(
 
 _TILE = {"P": 1, "D": 1024}
 _PLAIN = {"coefficients": None, "shift": None, "ancestors": None, "slots": None, "seeds": None}
+_READ = dict.fromkeys(("number_x", "number_prediction", "number_shift", "number_sigma"), "*fp64")
 VARIANTS = [
     variant(_combine, _TILE | _PLAIN, 4, "", children="*fp32", seed="i64"),
+    variant(
+        _combine,
+        _TILE | _PLAIN,
+        4,
+        "step and coefficients of the device",
+        children="*fp32",
+        step="*i64",
+        seed="i64",
+        **_READ,
+    ),
     variant(_combine, _TILE, 4, "every option, bfloat16", children="*fp32", prediction="*bf16", shift="*bf16"),
 ]
