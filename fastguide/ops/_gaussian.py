@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
+from fastguide.deferred import deferring
 from fastguide.ops import _native
 
 _MOST = torch.finfo(torch.float32).max
@@ -44,22 +44,19 @@ def laid_out(rows: Tensor) -> Tensor:
 
 def check_coefficients(
     values: tuple[Coefficient, ...], groups: int | None, like: Tensor, least_sigma: str = "at least 0"
-) -> tuple[Tensor | None, list[float]]:
-    """Return the coefficients of `NAMES` as a float32 tensor ``[4, G]``, or as four numbers where none is a tensor.
+) -> tuple[Tensor | None, list[Any]]:
+    """Return the coefficients of `NAMES` as a float32 tensor ``[4, G]``, or as four where they are the same for all groups.
 
-    A tensor of one, where ``like`` is, goes for all groups and is not read. Without ``groups`` the first tensor of
-    another length says how many there are. ``least_sigma``: ``"at least 0"`` or ``"above 0"``.
+    Of these, numbers have been checked, and tensors of one, where ``like`` is, are not read. Without ``groups`` the first
+    tensor of another length says how many there are. ``least_sigma``: ``"at least 0"`` or ``"above 0"``.
     """
-    numbers = []
     if groups is None:
         lengths = (len(value) for value in values if isinstance(value, Tensor) and value.dim() > 0)
         groups = next((length for length in lengths if length != 1), 1)
+    single: list[Any] = []
     for name, value in zip(NAMES, values, strict=True):
         if not isinstance(value, Tensor) or (value.dim() == 0 and value.device != like.device):
-            number = float(value)
-            if not _allowed(name, number, least_sigma):
-                raise ValueError(f"{name}: expected {_wanted(name, least_sigma)}, got {number}")
-            numbers.append(number)
+            single.append(_checked(name, float(value), least_sigma))
             continue
         if not value.is_floating_point():
             raise TypeError(f"{name}: expected a number or a floating-point tensor [G], got {value.dtype}")
@@ -67,16 +64,30 @@ def check_coefficients(
             raise ValueError(f"{name}: expected a number or shape [{groups}], one a group, got {list(value.shape)}")
         if value.device != like.device:
             raise ValueError(f"{name}: on {value.device}, but x is on {like.device}")
-        numbers.append(math.nan)
-    if all(number == number for number in numbers):
-        return None, numbers
+        single.append(value.detach())
+    # A registered operation takes numbers or a tensor [4, G], and no list of both.
+    compiling = torch.compiler.is_compiling() and any(isinstance(value, Tensor) for value in single)
+    if not compiling and all(not isinstance(value, Tensor) or value.numel() == 1 for value in single):
+        return None, single
     rows = [
-        value.detach().to(torch.float32).expand(groups)
-        if isinstance(value, Tensor) and number != number
-        else like.new_full((groups,), number)
-        for value, number in zip(values, numbers, strict=True)
+        value.to(torch.float32).expand(groups) if isinstance(value, Tensor) else like.new_full((groups,), value)
+        for value in single
     ]
-    return torch.stack(rows), numbers
+    return torch.stack(rows), [0.0] * len(rows)
+
+
+def coefficients_for(backend: str, values: list[Any], least_sigma: str = "at least 0") -> list[Any]:
+    """Return four coefficients as a backend takes them: those of tensors are read by the Triton kernels themselves."""
+    if all(isinstance(value, float) for value in values) or (backend == "triton" and deferring()):
+        return values
+    read = [_checked(name, float(value), least_sigma) for name, value in zip(NAMES, values, strict=True)]
+    return values if backend == "triton" else read
+
+
+def _checked(name: str, number: float, least_sigma: str) -> float:
+    if not _allowed(name, number, least_sigma):
+        raise ValueError(f"{name}: expected {_wanted(name, least_sigma)}, got {number}")
+    return number
 
 
 def _allowed(name: str, number: float, least_sigma: str) -> bool:

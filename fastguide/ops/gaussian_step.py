@@ -7,6 +7,8 @@ element alone, so the same seed gives the same children on every backend, thread
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -103,7 +105,7 @@ def _launch(
     prediction: Tensor,
     shift: Tensor | None,
     coefficients: Tensor | None,
-    numbers: list[float],
+    numbers: list[Any],
     ancestors: Tensor | None,
     branch: int,
     seeds: Tensor | None,
@@ -117,9 +119,11 @@ def _launch(
     if not deferring():
         _gaussian.refuse_coefficients(coefficients)
     if out is not None:
-        _checks.apart("out", (out,), (x, prediction, shift, coefficients, ancestors, seeds, slots))
+        single = (number for number in numbers if isinstance(number, Tensor))
+        _checks.apart("out", (out,), (x, prediction, shift, coefficients, ancestors, seeds, slots, steps, *single))
     backend = config.choose_backend(x.device, backend)
     at = _checks.step_for(backend, steps, step)
+    numbers = _gaussian.coefficients_for(backend, numbers)
     if backend != "torch":
         children = _empty_children(x, ancestors, branch) if out is None else out
         settings = (

@@ -7,6 +7,8 @@ fixed order, so the same on every backend and thread count.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -165,13 +167,14 @@ def _launch_gaussian(
     prediction: Tensor,
     shift: Tensor,
     coefficients: Tensor | None,
-    numbers: list[float],
+    numbers: list[Any],
     ancestors: Tensor | None,
     backend: str | None,
 ) -> Tensor:
     if not deferring():
         _gaussian.refuse_coefficients(coefficients, "above 0")
     backend = config.choose_backend(x.device, backend)
+    numbers = _gaussian.coefficients_for(backend, numbers, "above 0")
     if backend != "torch":
         ratios = _empty_ratios(children)
         given = (

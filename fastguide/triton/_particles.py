@@ -48,11 +48,15 @@ def seed_of(seeds, seed, group, present):
 
 @triton.jit
 def coefficient(coefficients, number, i: tl.constexpr, groups, group, present):
-    """Return float32 ``[P, 1]``: coefficient ``i`` of groups, from ``[4, G]`` or one number for all."""
-    if coefficients is None:
-        return tl.zeros([group.shape[0], 1], tl.float32) + number
-    else:
+    """Return float32 ``[P, 1]``: coefficient ``i`` of groups, from ``[4, G]``, or one for all, a number or where it is."""
+    if coefficients is not None:
         return tl.load(coefficients + i * groups + group, mask=present, other=0.0)[:, None]
+    elif isinstance(number, float):  # as the interpreter hands it on
+        return tl.zeros([group.shape[0], 1], tl.float32) + number
+    elif number.dtype.is_ptr():
+        return tl.zeros([group.shape[0], 1], tl.float32) + tl.load(number).to(tl.float32)
+    else:
+        return tl.zeros([group.shape[0], 1], tl.float32) + number
 
 
 @triton.jit

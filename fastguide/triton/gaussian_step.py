@@ -73,7 +73,7 @@ def gaussian_step(
     shift: Tensor | None,
     children: Tensor,
     coefficients: Tensor | None,
-    numbers: Sequence[float],
+    numbers: Sequence[float | Tensor],
     ancestors: Tensor | None,
     seeds: Tensor | None,
     seed: int,
@@ -83,8 +83,8 @@ def gaussian_step(
 ) -> None:
     """Write ``children`` ``[P, M, ...]``; arguments as in `fastguide.ops._native.gaussian_step`.
 
-    ``step`` may be an int64 tensor of one element. Children of a particle whose ancestor or slot is out of range are not
-    written, those of the others are.
+    ``step`` may be an int64 tensor of one element, and numbers floating-point ones. Children of a particle whose ancestor or
+    slot is out of range are not written, those of the others are.
     """
     particles, branch = children.shape[:2]
     if children.numel() == 0:
@@ -110,8 +110,10 @@ def _variants(label: str, size: int, constants: dict[str, None], **types: str) -
 
 
 _PLAIN = {"coefficients": None, "shift": None, "ancestors": None, "slots": None, "seeds": None}
+_READ = dict.fromkeys(("number_x", "number_prediction", "number_shift", "number_sigma"), "*fp64")
 VARIANTS = [
     *_variants("", 3072, _PLAIN, seed="i64"),
     *_variants("64 numbers", 64, _PLAIN, seed="i64"),
+    *_variants("step and coefficients of the device", 3072, _PLAIN, step="*i64", seed="i64", **_READ),
     *_variants("every option, bfloat16", 3072, {}, prediction="*bf16", shift="*bf16"),
 ]

@@ -93,7 +93,7 @@ def gaussian_log_ratio(
     shift: Tensor,
     ratios: Tensor,
     coefficients: Tensor | None,
-    numbers: Sequence[float],
+    numbers: Sequence[float | Tensor],
     ancestors: Tensor | None,
     status: Tensor,
 ) -> None:

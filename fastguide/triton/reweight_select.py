@@ -58,12 +58,21 @@ def reweigh(log_weights, values, previous_values, log_ratio, beta, previous_beta
     return updated, inside & ((fine & (updated <= 1e9)) == 0)
 
 
+@triton.jit
+def _of_rows(numbers, number, row, there):
+    """Return what rows have of float64 numbers, or the one that all have."""
+    if numbers is None:
+        return tl.full([], number, tl.float64)
+    else:
+        return tl.load(numbers + row, mask=there, other=0.0)
+
+
 @triton.jit(do_not_specialize=["step"])
 def reweight_rows(
     log_weights, values, previous_values, log_ratio, moving, betas, previous_betas, seeds, step, new_log_weights,
     new_values, moved, ancestors, resampled, log_z_increment, ess, running, ends, status, rows, m, bits,
-    threshold: tl.float64, states, weight, center, constant, columns, FUNCTION: tl.constexpr, LANES: tl.constexpr,
-    RULE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    threshold: tl.float64, one_beta: tl.float64, one_previous_beta: tl.float64, states, weight, center, constant, columns,
+    FUNCTION: tl.constexpr, LANES: tl.constexpr, RULE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """One program ``ROWS`` groups of at most one block, whose values it first writes where there are states."""
     if states is not None:
@@ -77,8 +86,8 @@ def reweight_rows(
     inside = there & (item < m)
     start = tl.minimum(row, rows - 1) * m
     real = log_weights.dtype.element_ty
-    beta = tl.load(betas + row, mask=there, other=0.0).to(real)
-    previous_beta = tl.load(previous_betas + row, mask=there, other=0.0).to(real)
+    beta = _of_rows(betas, one_beta, row, there).to(real)
+    previous_beta = _of_rows(previous_betas, one_previous_beta, row, there).to(real)
     updated, bad = reweigh(log_weights, values, previous_values, log_ratio, beta, previous_beta, start + item, inside)
     refuse(bad, start + item, status)
     points, total, largest, mean, size = fold_rows(usable(updated), m)
@@ -107,8 +116,8 @@ def reweight_rows(
 @triton.jit
 def reweigh_blocks(
     log_weights, values, previous_values, log_ratio, betas, previous_betas, updated_log_weights, exponents, sums, squares,
-    tops, firsts, alive, status, m, blocks, states, weight, center, constant, columns, FUNCTION: tl.constexpr,
-    LANES: tl.constexpr, TILE: tl.constexpr,
+    tops, firsts, alive, status, m, blocks, one_beta: tl.float64, one_previous_beta: tl.float64, states, weight, center,
+    constant, columns, FUNCTION: tl.constexpr, LANES: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """One program a block: the updated log-weights, and what their weights come to; where there are states, their values."""
     program = tl.program_id(0).to(tl.int64)
@@ -122,7 +131,8 @@ def reweigh_blocks(
         )
         tl.debug_barrier()
     real = log_weights.dtype.element_ty
-    beta, previous_beta = tl.load(betas + row).to(real), tl.load(previous_betas + row).to(real)
+    beta = _of_rows(betas, one_beta, row, True).to(real)
+    previous_beta = _of_rows(previous_betas, one_previous_beta, row, True).to(real)
     at = row * m + item
     updated, bad = reweigh(log_weights, values, previous_values, log_ratio, beta, previous_beta, at, inside)
     refuse(bad, at, status)
@@ -194,10 +204,6 @@ def reweight_select(
     groups = log_weights.shape[0] if log_weights.dim() > 1 else 1
     m, device = log_weights.shape[-1], log_weights.device
     seeds = group_seeds(seeds, seed, groups, device)
-    if betas is None:
-        betas = torch.full((groups,), beta, dtype=torch.float64, device=device)
-    if previous_betas is None:
-        previous_betas = torch.full((groups,), previous_beta, dtype=torch.float64, device=device)
     if moving is not None:
         word = {4: torch.int32, 8: torch.int64}[moving.element_size()]
         moving, moved = moving.view(word), moved.view(word)
@@ -216,7 +222,8 @@ def reweight_select(
         lanes = _lanes(warps, 32 if called is not None else _COLUMNS_A_WARP)
         reweight_rows[(cdiv(groups, rows),)](
             log_weights, values, previous_values, log_ratio, moving, betas, previous_betas, seeds, step, x, new_values,
-            moved, ancestors, *of_groups, running, ends, status, groups, m, m.bit_length(), threshold, *of_states,
+            moved, ancestors, *of_groups, running, ends, status, groups, m, m.bit_length(), threshold, beta,
+            previous_beta, *of_states,
             FUNCTION=called, LANES=lanes, RULE=rule, ROWS=rows, WIDTH=width, num_warps=warps, **EXACT,
         )  # fmt: skip
         return
@@ -224,8 +231,8 @@ def reweight_select(
     work = _blocks.workspace(groups, m, device)
     warps = config("reweight_select.reweigh_blocks", groups * m, device).warps
     reweigh_blocks[(groups * blocks,)](
-        log_weights, values, previous_values, log_ratio, betas, previous_betas, x, *work.parts, status, m, blocks,
-        *of_states, FUNCTION=called, LANES=_lanes(warps, 32), TILE=tile, num_warps=warps, **EXACT,
+        log_weights, values, previous_values, log_ratio, betas, previous_betas, x, *work.parts, status, m, blocks, beta,
+        previous_beta, *of_states, FUNCTION=called, LANES=_lanes(warps, 32), TILE=tile, num_warps=warps, **EXACT,
     )  # fmt: skip
     resampled, log_z_increment, ess = of_groups
     _blocks.launch_fold(m, 1, log_z_increment, ess, status, work, resampled, threshold)
@@ -300,8 +307,8 @@ def _half_square(state, present, columns):
 
 
 _PARTICLES = "*fp32 *fp32 *fp32 *fp32"
-_ROWS = f"{_PARTICLES} *i64 *fp64 *fp64 *i64 i32 *fp32 *fp32 *i64 *i32 *i1 *fp64 *fp64 *i64 *i32 *i64 i32 i32 i32 fp64"
-_BLOCKS = f"{_PARTICLES} *fp64 *fp64 *fp32 *i64 *i64 *i64 *fp64 *i64 *i32 *i64 i32 i32"
+_ROWS = f"{_PARTICLES} *i64 *fp64 *fp64 *i64 i32 *fp32 *fp32 *i64 *i32 *i1 *fp64 *fp64 *i64 *i32 *i64 i32 i32 i32 {'fp64 ' * 3}"
+_BLOCKS = f"{_PARTICLES} *fp64 *fp64 *fp32 *i64 *i64 *i64 *fp64 *i64 *i32 *i64 i32 i32 fp64 fp64"
 _NO_COLUMNS = {"weight": None, "center": None, "constant": None}
 
 

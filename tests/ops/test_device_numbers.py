@@ -115,7 +115,7 @@ def test_numbers_that_do_not_fit_are_refused_where_they_are_read() -> None:
                 given = {"reveal_probability": 0.5, name: torch.tensor(number)}
                 with pytest.raises(ValueError, match=rf"{name}: expected a number in \[0, 1\], got {number}"):
                     ops.masked_step(tokens, logits, **given, backend=backend)
-        with pytest.raises(ValueError, match=r"sigma: expected a finite number at least 0, got -1.0 for group 0"):
+        with pytest.raises(ValueError, match=r"sigma: expected a finite number at least 0, got -1.0"):
             ops.gaussian_step(x, x, **zero, sigma=torch.tensor(-1.0), backend=backend)
 
 
