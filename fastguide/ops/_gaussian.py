@@ -50,24 +50,29 @@ def check_coefficients(
     Of these, numbers have been checked, and tensors of one, where ``like`` is, are not read. Without ``groups`` the first
     tensor of another length says how many there are. ``least_sigma``: ``"at least 0"`` or ``"above 0"``.
     """
-    if groups is None:
-        lengths = (len(value) for value in values if isinstance(value, Tensor) and value.dim() > 0)
-        groups = next((length for length in lengths if length != 1), 1)
     single: list[Any] = []
+    tensors = 0
     for name, value in zip(NAMES, values, strict=True):
         if not isinstance(value, Tensor) or (value.dim() == 0 and value.device != like.device):
-            single.append(_checked(name, float(value), least_sigma))
+            number = float(value)
+            if not _allowed(name, number, least_sigma):
+                _refuse(name, number, least_sigma)
+            single.append(number)
             continue
+        tensors += 1
         if not value.is_floating_point():
             raise TypeError(f"{name}: expected a number or a floating-point tensor [G], got {value.dtype}")
+        groups = _groups_of(values) if groups is None else groups
         if value.shape not in ((), (1,), (groups,)):
             raise ValueError(f"{name}: expected a number or shape [{groups}], one a group, got {list(value.shape)}")
         if value.device != like.device:
             raise ValueError(f"{name}: on {value.device}, but x is on {like.device}")
         single.append(value.detach())
+    if tensors == 0:
+        return None, single
+    assert groups is not None
     # A registered operation takes numbers or a tensor [4, G], and no list of both.
-    compiling = torch.compiler.is_compiling() and any(isinstance(value, Tensor) for value in single)
-    if not compiling and all(not isinstance(value, Tensor) or value.numel() == 1 for value in single):
+    if not torch.compiler.is_compiling() and all(not isinstance(x, Tensor) or x.numel() == 1 for x in single):
         return None, single
     rows = [
         value.to(torch.float32).expand(groups) if isinstance(value, Tensor) else like.new_full((groups,), value)
@@ -76,18 +81,29 @@ def check_coefficients(
     return torch.stack(rows), [0.0] * len(rows)
 
 
+def _groups_of(values: tuple[Coefficient, ...]) -> int:
+    lengths = (len(value) for value in values if isinstance(value, Tensor) and value.dim() > 0)
+    return next((length for length in lengths if length != 1), 1)
+
+
 def coefficients_for(backend: str, values: list[Any], least_sigma: str = "at least 0") -> list[Any]:
     """Return four coefficients as a backend takes them: those of tensors are read by the Triton kernels themselves."""
-    if all(isinstance(value, float) for value in values) or (backend == "triton" and deferring()):
+    for value in values:
+        if isinstance(value, Tensor):
+            break
+    else:
         return values
-    read = [_checked(name, float(value), least_sigma) for name, value in zip(NAMES, values, strict=True)]
+    if backend == "triton" and deferring():
+        return values
+    read = [float(value) for value in values]
+    for name, number in zip(NAMES, read, strict=True):
+        if not _allowed(name, number, least_sigma):
+            _refuse(name, number, least_sigma)
     return values if backend == "triton" else read
 
 
-def _checked(name: str, number: float, least_sigma: str) -> float:
-    if not _allowed(name, number, least_sigma):
-        raise ValueError(f"{name}: expected {_wanted(name, least_sigma)}, got {number}")
-    return number
+def _refuse(name: str, number: float, least_sigma: str) -> NoReturn:
+    raise ValueError(f"{name}: expected {_wanted(name, least_sigma)}, got {number}")
 
 
 def _allowed(name: str, number: float, least_sigma: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -71,13 +71,12 @@ def check_probability(name: str, value: float | Tensor, like: Tensor) -> tuple[T
             )
         _check_device(name, value, like)
         return value.detach().to(torch.float64), 0.0
-    return None, _number_in_unit(name, float(value))
+    number = float(value)
+    return None, number if 0.0 <= number <= 1.0 else _number_in_unit(name, number)
 
 
-def probability_for(backend: str, name: str, tensor: Tensor | None, number: float) -> float | Tensor:
-    """Return a probability as a backend takes it: the Triton kernels read that of a tensor themselves."""
-    if tensor is None:
-        return number
+def probability_for(backend: str, name: str, tensor: Tensor) -> Any:
+    """Return the probability of a tensor as a backend takes it: the Triton kernels read it themselves."""
     if backend == "triton":
         if not deferring():
             _number_in_unit(name, float(tensor))

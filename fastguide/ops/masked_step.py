@@ -163,8 +163,12 @@ def _launch(
         _masked.refuse_negative("reveal_count", counts)
     backend = config.choose_backend(tokens.device, backend)
     at = _checks.step_for(backend, steps, step)
-    reveal: Any = _masked.probability_for(backend, "reveal_probability", reveals, reveal_probability)
-    remask: Any = _masked.probability_for(backend, "remask_probability", remasks, remask_probability)
+    reveal: Any = reveal_probability
+    if reveals is not None:
+        reveal = _masked.probability_for(backend, "reveal_probability", reveals)
+    remask: Any = remask_probability
+    if remasks is not None:
+        remask = _masked.probability_for(backend, "remask_probability", remasks)
     if backend != "torch":
         children = _empty_children(tokens, ancestors, branch) if out is None else out
         settings = (
