@@ -143,6 +143,26 @@ def test_what_is_kept_is_used_at_its_size_and_elsewhere_the_default(cache: Path)
     assert tuning.config("move.move_rows", 16, PLACE) == CONFIGS["move.move_rows"][1]
 
 
+def test_a_kernel_is_launched_as_is_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastguide.triton import move
+
+    launched = []
+
+    class Check:
+        """Stands for the kernel: notes its grid and its options."""
+
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            return lambda *_, TILE, num_warps, **__: launched.append((*grid, TILE, num_warps))
+
+    monkeypatch.setattr(move, "check", Check())
+    tile, warps = CONFIGS["move.check"][2]
+    tuning.write_choices(tuning.device_name(PLACE), {("move.check", 14): Config(tile, warps)})
+    for n in (16_000, 8_000):
+        ops.move(normal(n, 1).to(PLACE), torch.arange(n, device=PLACE), backend="triton")
+    default = CONFIGS["move.check"][0]
+    assert launched == [(-(-16_000 // tile), tile, warps), (-(-8_000 // default.tile), *default)]
+
+
 def test_the_file_is_read_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     monkeypatch.setattr(tuning, "read_choices", lambda name: read.append(name) or {})
