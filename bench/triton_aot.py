@@ -1,7 +1,9 @@
 """Compile every Triton kernel without a GPU, and say what each takes: ``python -m bench.triton_aot``.
 
-Compiles the ``VARIANTS`` of the modules of ``fastguide.triton`` for sm_80, sm_90 and sm_100, and writes
-``bench/results/triton_aot.{json,md}``. ``--check`` compiles for sm_90 alone, writes nothing, and fails where a kernel spills.
+Compiles the ``VARIANTS`` of the modules of ``fastguide.triton``, in every configuration of ``fastguide.triton.tuning``, for
+sm_80, sm_90 and sm_100, and writes ``bench/results/triton_aot.json``, and of the default ones a table, ``triton_aot.md``.
+``--check`` compiles the default ones for sm_90, with ``--all`` every one, writes nothing, and fails where a kernel spills or
+cannot be launched.
 Triton must not be interpreting kernels (``TRITON_INTERPRET``).
 """
 
@@ -37,7 +39,8 @@ RESULTS = Path(__file__).parent / "results" / "triton_aot.json"
 class Usage:
     """What a compiled kernel takes: registers a thread, bytes of shared memory a program.
 
-    What is spilled lies in the stack frame, bytes a thread; ``local`` is what else is in local memory.
+    What is spilled lies in the stack frame, bytes a thread; ``local`` is what else is in local memory. ``config`` is tile and
+    warps where they are not the default.
     """
 
     module: str
@@ -45,6 +48,7 @@ class Usage:
     label: str
     architecture: int
     warps: int
+    config: tuple[int, int] | None
     registers: int
     shared: int
     stack: int
@@ -92,9 +96,10 @@ def usage(cubin: bytes) -> dict[str, int]:
     }
 
 
-def measure(architectures: tuple[int, ...] = ARCHITECTURES) -> list[Usage]:
-    """Compile everything for the architectures, in two processes."""
-    jobs = [(i, architecture) for i in range(len(list(variants()))) for architecture in architectures]
+def measure(architectures: tuple[int, ...] = ARCHITECTURES, defaults: bool = False) -> list[Usage]:
+    """Compile everything, or default configurations alone, for the architectures, in two processes."""
+    wanted = [i for i, (_, variant) in enumerate(variants()) if variant.config is None or not defaults]
+    jobs = [(i, architecture) for i in wanted for architecture in architectures]
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         return list(pool.map(_measure, jobs))
 
@@ -103,7 +108,7 @@ def _measure(job: tuple[int, int]) -> Usage:
     (module, variant), architecture = list(variants())[job[0]], job[1]
     compiled = compile_variant(variant, architecture)
     used = usage(compiled.asm["cubin"]) | {"shared": compiled.metadata.shared}
-    return Usage(module, variant.kernel.__name__, variant.label, architecture, variant.warps, **used)
+    return Usage(module, variant.kernel.__name__, variant.label, architecture, variant.warps, variant.config, **used)
 
 
 def spilling(rows: list[Usage]) -> list[Usage]:
@@ -111,8 +116,13 @@ def spilling(rows: list[Usage]) -> list[Usage]:
     return [row for row in rows if row.local + row.stack > 0]
 
 
+def refused(rows: list[Usage]) -> list[Usage]:
+    """Return the kernels with more registers or shared memory than every multiprocessor has for one program."""
+    return [row for row in rows if row.registers * row.warps * 32 > 65_536 or row.shared > 48 * 1024]
+
+
 def table(rows: list[Usage]) -> str:
-    """Return a Markdown table, one kernel a line, architectures side by side."""
+    """Return a Markdown table of the default configurations, one kernel a line, architectures side by side."""
     lines = [
         "| module | kernel | variant | warps | "
         + " | ".join(f"sm_{a}: registers, shared, local" for a in ARCHITECTURES)
@@ -120,7 +130,7 @@ def table(rows: list[Usage]) -> str:
         "|---|---|---|---|" + "---|" * len(ARCHITECTURES),
     ]
     kernels: dict[tuple[str, str, str, int], dict[int, Usage]] = {}
-    for row in rows:
+    for row in (row for row in rows if row.config is None):
         kernels.setdefault((row.module, row.kernel, row.label, row.warps), {})[row.architecture] = row
     for names, used in kernels.items():
         cells = [f"{u.registers}, {u.shared}, {u.local + u.stack}" for u in (used[a] for a in ARCHITECTURES)]
@@ -128,21 +138,28 @@ def table(rows: list[Usage]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _name(row: Usage) -> str:
+    of = f", tile and warps {row.config}" if row.config else ""
+    return f"{row.module}.{row.kernel} ({row.label}{of}) for sm_{row.architecture}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compile for sm_90 alone, and fail where a kernel spills")
+    parser.add_argument("--all", action="store_true", help="check every configuration, not the default ones alone")
     arguments = parser.parse_args()
     if triton.knobs.runtime.interpret:
         sys.exit("TRITON_INTERPRET is set: interpreted kernels cannot be compiled; unset it")
-    rows = measure((90,) if arguments.check else ARCHITECTURES)
+    rows = measure((90,), not arguments.all) if arguments.check else measure()
     for row in spilling(rows):
-        print(f"{row.module}.{row.kernel} ({row.label}) keeps {row.local + row.stack} bytes a thread in local memory")
+        print(f"{_name(row)} keeps {row.local + row.stack} bytes a thread in local memory")
+    for row in refused(rows):
+        print(f"{_name(row)} takes {row.registers} registers a thread, {row.shared} bytes of shared memory: too many")
     if arguments.check:
-        sys.exit(1 if spilling(rows) else 0)
+        sys.exit(1 if spilling(rows) or refused(rows) else 0)
     head = f"Triton {triton.__version__}. Bytes of shared memory a program, of local memory a thread.\n\n"
-    RESULTS.write_text(
-        json.dumps({"triton": triton.__version__, "kernels": [asdict(row) for row in rows]}, indent=1) + "\n"
-    )
+    lines = ",\n".join(json.dumps(asdict(row)) for row in rows)
+    RESULTS.write_text(f'{{"triton": {json.dumps(triton.__version__)}, "kernels": [\n{lines}\n]}}\n')
     RESULTS.with_suffix(".md").write_text("# Triton kernels as compiled\n\n" + head + table(rows))
     print(table(rows))
 

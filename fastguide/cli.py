@@ -101,7 +101,7 @@ def _design_parser(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
     add(how, "--reward", "plddt, plddt-0.1*gravy, my.py:score, …", "TEXT")
     add(how, "--alpha", "temperature of the reward; smaller steers harder", "X", type=float)
     add(how, "--particles", "samples held", "N", type=int)
-    add(how, "--branch", "children a particle proposes, svdd only", "M", type=int)
+    add(how, "--branch", "children a particle proposes, of nested-smc, svdd and beam", "M", type=int)
     add(how, "--steps", "reverse steps", "T", type=int)
     add(how, "--temperature", "of the amino-acid draws", "X", type=float)
     add(how, "--seed", "of all draws", "S", type=int)
@@ -136,8 +136,9 @@ def _design(given: argparse.Namespace) -> int:
     run: DesignRun | None = None
     try:
         settings = DesignSettings(progress=not given.quiet, **chosen)
-        if "branch" in chosen and settings.guidance != "svdd":
-            raise ValueError(f"branch: only svdd proposes several children; leave it out with {settings.guidance}")
+        for name in settings.unread:
+            if name in chosen:
+                raise ValueError(f"{name}: {settings.guidance} has no use for it; leave it out")
         run = DesignRun(settings, say)
         report = run.execute()
     except MISTAKES as error:

@@ -3,6 +3,8 @@
 ``FASTGUIDE_BACKEND``: ``torch`` (the reference), ``cpu``, ``triton`` or ``cuda``, instead of the choice by device.
 ``FASTGUIDE_SIMD``: ``portable``, ``avx2``, ``avx512`` or ``neon``, instead of the best that the processor has.
 ``FASTGUIDE_THREADS``: threads of the CPU kernels, instead of ``torch.get_num_threads()``.
+``FASTGUIDE_CACHE``: the folder of what is kept between processes, instead of ``$XDG_CACHE_HOME/fastguide`` or
+``~/.cache/fastguide``. Nothing is written there unasked.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 
 import torch
 
@@ -88,3 +91,11 @@ def threads() -> int:
             raise ValueError(f"FASTGUIDE_THREADS: expected a positive whole number, got {_ENVIRONMENT_THREADS!r}")
         return int(_ENVIRONMENT_THREADS)
     return torch.get_num_threads()
+
+
+def cache_folder() -> Path:
+    """Return the folder of what is kept between processes; it may not exist."""
+    if own := os.environ.get("FASTGUIDE_CACHE"):
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return Path(shared or os.path.expanduser("~/.cache")) / "fastguide"

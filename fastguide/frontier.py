@@ -355,7 +355,7 @@ class _Parts:
         return Prediction(self._output, cat_states(self._states))
 
     def _room(self, like: Tensor) -> Tensor:
-        buffer = self.buffer
-        if buffer is None or len(buffer) < self._count or buffer.dtype != like.dtype or buffer.device != like.device:
+        buffer, kind = self.buffer, (like.shape[1:], like.dtype, like.device)
+        if buffer is None or len(buffer) < self._count or (buffer.shape[1:], buffer.dtype, buffer.device) != kind:
             self.buffer = buffer = like.new_empty((self._most, *like.shape[1:]))
         return buffer[: self._count]

@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from fastguide import clock
 from fastguide.clock import Clock
 from fastguide.deferred import Sticky, pending
-from fastguide.guidance.protocol import guidance_at, proposal_of, reads_values
+from fastguide.guidance.protocol import guidance_at, phase_at, proposal_of, reads_values
 from fastguide.timer import Timer
 
 if TYPE_CHECKING:
@@ -154,8 +154,7 @@ class StepGraphs:
         if watched or step + 2 >= run.scene.process.steps:
             return None
         guidance = run.steering.guidance
-        phase = getattr(guidance, "phase", None)
-        of_steps = ((id(guidance_at(guidance, k)), 0 if phase is None else phase(k)) for k in (step, step + 1))
+        of_steps = ((id(guidance_at(guidance, k)), phase_at(guidance, k)) for k in (step, step + 1))
         kind_of = getattr(run.scene.bound, "kind", None)
         ways = () if kind_of is None else (kind_of(step), kind_of(step + 1))
         return (*sum(of_steps, ()), int(reads_values(guidance, step + 1)), *ways)

@@ -84,8 +84,8 @@ def sample(
         cuda_graph: record the step as a CUDA graph and replay it, which saves the launches of small networks and changes no
             bit. The denoiser and the reward have to compute on the GPU, from their arguments alone, with shapes that do not
             depend on data. `MaskedProcess`, `GaussianProcess`, `PosteriorMean`, and guidance that has no functions of the
-            noise level among its settings can be recorded. Steps that differ from all others in their settings, those that
-            follow a given trajectory, and the last two, run as always.
+            noise level among its settings and runs the loop once can be recorded; others are refused. Steps that differ from
+            all others in their settings, and the last two, run as always.
 
     Returns:
         A `Result`. Its samples are weighted: ``result.draw(k)`` gives equally weighted ones.

@@ -134,7 +134,7 @@ class States:
         for number, members in enumerate(self.scene.problems.members(self.problem, self.spans)):
             problem = self.scene.problems[number]
             free = problem.reward.reward.batch_invariant or self.predictor.memory.ragged
-            rows = len(members) if free else self.predictor.call_rows
+            rows = max(1, len(members)) if free else self.predictor.call_rows
             for index, real in fixed_batches(len(members), rows, x0.device):
                 problem.reward.computed += real
                 with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastguide as fg
 from fastguide.deferred import deferred, deferring, require
+from fastguide.rewards import constraints
 from fastguide.run import Run
 
 READS = {
@@ -144,12 +145,17 @@ def test_no_step_is_read_by_the_host(process, denoiser, reward, guidance, value,
 class Said(fg.models.Denoiser):
     """Prefers the token that its condition names."""
 
+    def __init__(self, device="cpu"):
+        self.device = device
+
     def init(self, n, condition=None):
-        return {"token": torch.full((n,), condition)}
+        return {"token": torch.full((n,), condition, device=self.device)}
 
     def __call__(self, x, t, state=None, rows=None):
         token = state["token"] if rows is None else state["token"][rows]
-        return fg.models.Prediction(logits(x, t) + (torch.arange(4) == token[:, None])[:, None], {"token": token})
+        return fg.models.Prediction(
+            logits(x, t) + (torch.arange(4, device=x.device) == token[:, None])[:, None], {"token": token}
+        )
 
 
 class Drift(Said):
@@ -201,24 +207,11 @@ def test_groups_of_several_problems_are_told_apart_without_a_read(
     assert same(found, expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize(
-    ("process", "denoiser", "reward", "guidance", "value"),
-    CASES,
-    ids=lambda x: repr(x)[:40] if isinstance(x, fg.guidance.Guidance) else type(x).__name__,
-)
-def test_no_step_waits_for_the_gpu(process, denoiser, reward, guidance, value, monkeypatch):
-    """By torch's own watch over calls that synchronise; the samples are those of the CPU."""
-
-    def run(device):
-        return fg.sample(
-            process, denoiser, reward, guidance, value=value, particles=24, groups=2, device=device, progress=False
-        )
-
-    expected = run("cpu")
+def watched_run(run, monkeypatch):
+    """Return what ``run()`` gives on a GPU, every loop inside it under torch's own watch over calls that synchronise."""
     sample = Run.sample
 
-    def guarded(self):
+    def watched(self):
         self.result = lambda *args: args
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -228,10 +221,101 @@ def test_no_step_waits_for_the_gpu(process, denoiser, reward, guidance, value, m
         del self.result
         return self.result(*args)
 
-    monkeypatch.setattr(Run, "sample", guarded)
-    found = run("cuda")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "sample", watched)
+        return run()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(
+    ("process", "denoiser", "reward", "guidance", "value"),
+    CASES,
+    ids=lambda x: repr(x)[:40] if isinstance(x, fg.guidance.Guidance) else type(x).__name__,
+)
+def test_no_step_waits_for_the_gpu(process, denoiser, reward, guidance, value, monkeypatch):
+    """The samples are those of the CPU."""
+
+    def run(device):
+        return fg.sample(
+            process, denoiser, reward, guidance, value=value, particles=24, groups=2, device=device, progress=False
+        )
+
+    expected, found = run("cpu"), watched_run(lambda: run("cuda"), monkeypatch)
     if not found.samples.is_floating_point():
         assert torch.equal(found.samples.cpu(), expected.samples)
+
+
+STEPS = {"length": 6, "vocab": 4, "steps": 5}
+FURTHER = [
+    *((MASKED, fg.SMC(alpha=0.1), v) for v in (fg.PosteriorMean("sample"), fg.PosteriorMean("soft"), fg.MonteCarlo(2))),
+    (fg.MaskedProcess(**STEPS, top_k=2), fg.TDS(alpha=0.1), None),
+    (fg.MaskedProcess(**STEPS, top_p=0.8), fg.TDS(alpha=0.1), None),
+    (fg.MaskedProcess(**STEPS, reveal="count", order="confidence"), fg.SVDD(alpha=0.1, branch=2), None),
+    (fg.UniformProcess(**STEPS), fg.NestedSMC(alpha=0.1, branch=2), None),
+    (fg.UniformProcess(**STEPS, top_p=0.9), fg.SMC(alpha=0.1), None),
+    (fg.AutoregressiveProcess(6, 4, eos=3), fg.SMC(alpha=0.1), None),
+]
+
+
+@pytest.mark.parametrize(("process", "guidance", "value"), FURTHER, ids=lambda x: repr(x)[:30])
+@pytest.mark.parametrize("memory", [fg.Memory(), fg.Memory(limit=1, micro_batch=7)], ids=["all at once", "in parts"])
+def test_so_they_are_by_other_processes_and_values(process, guidance, value, memory, guarded):
+    def run():
+        return fg.sample(
+            process, Said(), [(Ones(), Twos())[r] for _, r, _ in ASKED], guidance, particles=12, groups=5, memory=memory,
+            value=value, condition=[c for c, _, _ in ASKED], lengths=[n for _, _, n in ASKED], progress=False,
+        )  # fmt: skip
+
+    expected = run()
+    assert same(guarded(run), expected)
+
+
+def test_rewards_of_proteins_read_nothing(guarded):
+    """But for those that search words, which run on the CPU and say so."""
+    reward = (
+        fg.rewards.Constraint(lambda x0: x0[:, 0] < 15, name="first")
+        + constraints.max_run(3)
+        + constraints.composition_at_most("AC", 0.9)
+        + constraints.net_charge(-9, 9)
+        + 0.5 * fg.rewards.wrap(lambda x0: (x0 == 3).double().mean(1), name="glutamates")
+    )
+
+    def run():
+        process = fg.MaskedProcess(length=6, vocab=20, steps=3)
+        return fg.sample(
+            process, lambda x, t: torch.zeros(len(x), 6, 20), reward, fg.SMC(alpha=0.5), particles=16, progress=False
+        )
+
+    expected = run()
+    assert same(guarded(run), expected)
+    assert constraints.contains("A").device == constraints.forbids("A").device == torch.device("cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(("process", "guidance", "value"), FURTHER, ids=lambda x: repr(x)[:30])
+def test_no_step_of_several_problems_waits_for_the_gpu(process, guidance, value, monkeypatch):
+    def run(device):
+        return fg.sample(
+            process, Said(device), [(Ones(), Twos())[r] for _, r, _ in ASKED], guidance, particles=12, groups=5, value=value,
+            condition=[c for c, _, _ in ASKED], lengths=[n for _, _, n in ASKED], device=device, progress=False,
+        )  # fmt: skip
+
+    expected, found = run("cpu"), watched_run(lambda: run("cuda"), monkeypatch)
+    assert torch.equal(found.samples.cpu(), expected.samples)
+
+
+def test_a_law_that_is_none_is_told_of_at_the_end():
+    """A row of a discrete process that forbids every token."""
+
+    def run():
+        fg.sample(
+            fg.UniformProcess(**STEPS), lambda x, t: torch.full((len(x), 6, 4), -torch.inf), Ones(), fg.SMC(),
+            particles=8, progress=False,
+        )  # fmt: skip
+
+    for context in (nullcontext(), deferred()):
+        with pytest.raises(ValueError, match=r"logits\[0, 0\] forbids? every token"), context:
+            run()
 
 
 def test_the_guard_sees_a_read():

@@ -64,6 +64,7 @@ GUIDANCE = [
     fg.BestOfN(),
     fg.TDS(alpha=0.1, gradient="decoded"),
     fg.TDS(alpha=0.1, gradient="exact", clip=1.0),
+    fg.Scheduled(dict.fromkeys((0, 6), fg.SMC(alpha=0.5))),  # two phases of one guidance draw apart
     fg.Scheduled({0: fg.SMC(alpha=0.5), 6: fg.NestedSMC(alpha=0.1, branch=2)}),
 ]
 CASES = [

@@ -9,12 +9,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fastguide.guidance import SMC, SVDD, BestOfN
+from fastguide.guidance import SMC, SVDD, Beam, BestOfN, NestedSMC
 from fastguide.guidance.protocol import Guidance
 from fastguide.memory import resolve_memory
 from fastguide.progress import Status
 
-GUIDANCE = ("smc", "svdd", "best-of-n")
+GUIDANCE = ("smc", "nested-smc", "svdd", "beam", "best-of-n")
+BRANCHING = ("nested-smc", "svdd", "beam")
+"""Those that propose several children of a particle."""
 FASTA_STYLES = ("fastguide", "proteinmpnn", "ligandmpnn")
 MOST = 10**6
 """Most of anything that is counted: beyond it, memory or patience ends in a way that names no setting."""
@@ -31,12 +33,12 @@ class DesignSettings:
     Args:
         pdb: a PDB or mmCIF file; None takes the bundled 1UBI.
         chain: names of the chains to design (``"A,B"``), None for all; the others are context.
-        guidance: ``"smc"``, ``"svdd"`` or ``"best-of-n"``.
+        guidance: ``"smc"``, ``"nested-smc"``, ``"svdd"``, ``"beam"`` or ``"best-of-n"``.
         reward: text as after ``--reward`` (``"plddt"``, ``"plddt-0.1*gravy"``, ``"my.py:score"``), or a callable from tokens
             ``[n, R_out]`` int64 to ``[n]``.
-        alpha: temperature of the tilt ``exp(reward / alpha)``, in units of the reward.
+        alpha: temperature of the tilt ``exp(reward / alpha)``, in units of the reward; beam, which keeps the best, reads none.
         particles: samples that the run holds.
-        branch: children a particle proposes; only svdd reads it.
+        branch: children a particle proposes; smc and best-of-n read none.
         steps: reverse steps.
         temperature: of the amino-acid draws.
         designs: distinct designs to return, at most.
@@ -115,17 +117,26 @@ class DesignSettings:
         """Return the algorithm with its settings."""
         if self.guidance == "smc":
             return SMC(alpha=self.alpha)
+        if self.guidance == "nested-smc":
+            return NestedSMC(alpha=self.alpha, branch=self.branch)
         if self.guidance == "svdd":
             return SVDD(alpha=self.alpha, branch=self.branch)
+        if self.guidance == "beam":
+            return Beam(branch=self.branch)
         return BestOfN(alpha=self.alpha)
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The settings that the guidance has no use for."""
+        branch = () if self.guidance in BRANCHING else ("branch",)
+        return (*branch, "alpha") if self.guidance == "beam" else branch
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, those at None left out."""
         found = {}
         for f in fields(self):
             value = "1UBI, bundled" if f.name == "pdb" and self.pdb is None else getattr(self, f.name)
-            unread = f.name == "branch" and self.guidance != "svdd"
-            if value is None or unread or f.name in ("overwrite", "progress"):
+            if value is None or f.name in self.unread or f.name in ("overwrite", "progress"):
                 continue
             found[f.name] = value if isinstance(value, (str, int, float, list, tuple, dict)) else _name(value)
         return found

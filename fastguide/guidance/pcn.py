@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from fastguide.guidance.crank_nicolson import moved
-from fastguide.guidance.protocol import Driver, Guidance, State, guidance_at, is_number
+from fastguide.guidance.protocol import Driver, Guidance, State, guidance_at, is_number, phase_at
 from fastguide.guidance.wrapped import Wrapped
 from fastguide.ops._checks import count
 from fastguide.processes.gaussian import GaussianProcess
@@ -74,6 +74,10 @@ class PCN(Wrapped):
     def at(self, step: int) -> Guidance:
         """Return the guidance that takes step ``step``."""
         return guidance_at(self.guidance, step)
+
+    def phase(self, step: int) -> int:
+        """Return the phase of the guidance that step ``step`` belongs to."""
+        return phase_at(self.guidance, step)
 
     def drive(self, run: Run) -> Result:
         """Move the first states, and run the guidance from them."""

@@ -115,6 +115,12 @@ def guidance_at(guidance: Guidance, step: int) -> Guidance:
     return guidance if at is None else at(step)
 
 
+def phase_at(guidance: Guidance, step: int) -> int:
+    """Return what ``guidance.phase(step)`` says where there is such a method; 0 where all steps are of one phase."""
+    phase = getattr(guidance, "phase", None)
+    return 0 if phase is None else phase(step)
+
+
 def proposal_of(guidance: Guidance) -> Proposal | None:
     """Return the guided proposal of guidance that has an attribute ``proposal``; None means the pretrained model's own."""
     return getattr(guidance, "proposal", None)

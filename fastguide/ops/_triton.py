@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastguide import cuda
@@ -46,6 +47,8 @@ def launcher(
 ) -> Callable[..., None]:
     """Return what launches the kernels of operation ``name``, if they can run on tensors where ``x`` is.
 
+    Triton launches on the current device whatever its pointers: a launcher for tensors of another makes that current.
+
     Args:
         arguments: of the launcher; there may be more.
         module: the module of ``fastguide.triton`` that holds it, where it is not named as the operation.
@@ -55,7 +58,14 @@ def launcher(
         return launch
     of_triton: Callable[..., None] = getattr(_load(module or name), name)
     _load("_launch").require(name, x)
+    if x.is_cuda and x.device.index != torch.cuda.current_device():
+        return partial(_launch_on, x.device, of_triton)
     return of_triton
+
+
+def _launch_on(device: torch.device, launch: Callable[..., None], *arguments: Any) -> None:
+    with torch.cuda.device(device):
+        launch(*arguments)
 
 
 def run(

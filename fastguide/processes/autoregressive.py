@@ -144,7 +144,10 @@ class BoundAutoregressive:
         process = self.process
         if not process.ends:
             return x
-        ended = torch.isin(x.gather(1, last[:, None]), torch.tensor(process.ends, device=x.device))
+        token = x.gather(1, last[:, None])
+        ended = torch.zeros_like(token, dtype=torch.bool)
+        for end in process.ends:  # a tensor of them would be copied to a GPU at every step
+            ended |= token == end
         return torch.where(ended & (x == process.mask), self._fill, x)
 
     def finished(self, x: Tensor) -> Tensor:

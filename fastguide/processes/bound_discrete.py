@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastguide import ops
+from fastguide.deferred import deferring, require
 from fastguide.ops._masked import check_temperature
 from fastguide.processes.protocol import (
     Constraints,
@@ -172,7 +173,7 @@ class BoundDiscrete:
         seed = seed.repeat_interleave(each)
         children = x.new_empty((len(ancestors), branch, self.process.length))
         for part in torch.split(torch.arange(len(ancestors), device=x.device), self._part):
-            alive, rows = torch.unique(ancestors[part], return_inverse=True)
+            alive, rows = _alive(ancestors[part])
             own = None if lengths is None else lengths[part]
             children[part] = ops.masked_step(
                 self._open(x[alive]),
@@ -213,7 +214,7 @@ class BoundDiscrete:
         lengths = of_groups(self.lengths, group.repeat_interleave(each))
         ratios = []
         for part in torch.split(torch.arange(len(ancestors), device=x.device), self._part):
-            alive, rows = torch.unique(ancestors[part], return_inverse=True)
+            alive, rows = _alive(ancestors[part])
             own = None if lengths is None else lengths[part]
             ratios.append(
                 ops.masked_log_ratio(
@@ -228,6 +229,13 @@ class BoundDiscrete:
         return torch.cat(ratios)
 
 
+def _alive(ancestors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the states that have children, and where each particle stands; where the host reads nothing, one each."""
+    if deferring():
+        return ancestors, torch.arange(len(ancestors), device=ancestors.device)
+    return torch.unique(ancestors, return_inverse=True)  # type: ignore[no-any-return]
+
+
 def _of_states(lengths: Tensor | None, rows: Tensor, alive: Tensor) -> Tensor | None:
     """Return the lengths of the states ``alive`` from those of the particles that stand in them, at ``rows``."""
     return None if lengths is None else torch.zeros_like(alive).scatter_(0, rows, lengths)
@@ -236,13 +244,15 @@ def _of_states(lengths: Tensor | None, rows: Tensor, alive: Tensor) -> Tensor | 
 def _checked(y: Tensor) -> Tensor:
     """Return ``y`` ``[u, L, V]``; raise where the network (with bias and temperature) gives no law."""
     codes = categorical.row_codes(y)
-    bad = (codes != categorical.OK).nonzero()
-    if len(bad):
-        u, at = bad[0].tolist()
-        if int(codes[u, at]) == categorical.DEGENERATE:
-            raise ValueError(f"logits[{u}, {at}] forbid every token (all -inf or below -1e9); allow at least one")
-        raise ValueError(
+
+    def report(first: int, code: float) -> ValueError:
+        u, at = divmod(first, codes.shape[1])
+        if code == categorical.DEGENERATE:
+            return ValueError(f"logits[{u}, {at}] forbid every token (all -inf or below -1e9); allow at least one")
+        return ValueError(
             f"logits[{u}, {at}] hold NaN, +inf or a value above 1e9; after bias and temperature a logit must be -inf or a "
             "number up to 1e9"
         )
+
+    require(codes == categorical.OK, codes, report)
     return y

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastguide import ops
+from fastguide.deferred import deferring
 from fastguide.processes.protocol import (
     Constraints,
     check_bias,
@@ -86,8 +87,12 @@ class BoundMasked:
         y = scale_logits(output, self.bias, 1.0 / process.temperature)
         if process.top_k is not None or process.top_p is not None:
             opened = self.opened(x, group=group)
-            least = torch.full_like(y[..., :1], -torch.inf)
-            least[opened] = threshold(y.detach()[opened], process.top_k, process.top_p)
+            if deferring():  # the host cannot be told how many are open
+                every = threshold(y.detach().flatten(0, 1), process.top_k, process.top_p).view_as(y[..., :1])
+                least = torch.where(opened[..., None], every, -torch.inf)
+            else:
+                least = torch.full_like(y[..., :1], -torch.inf)
+                least[opened] = threshold(y.detach()[opened], process.top_k, process.top_p)
             y = torch.where(y >= least, y, -torch.inf)
         return torch.log_softmax(y, dim=-1)
 

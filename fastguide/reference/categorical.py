@@ -78,7 +78,7 @@ def threshold(y: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
     # Bisection for the first value, in descending order, that has enough at or above it.
     ordered = kept.sort(dim=-1, descending=True).values
     low, high = torch.zeros_like(total), torch.full_like(total, y.shape[-1] - 1)
-    while bool((low < high).any()):
+    for _ in range((y.shape[-1] - 1).bit_length()):  # the one that is found stays
         middle = (low + high) // 2
         enough = mass(ordered.gather(1, middle)) >= needed
         low, high = torch.where(enough, low, middle + 1), torch.where(enough, middle, high)

@@ -53,10 +53,11 @@ def run_alarms(run: RunData) -> list[str]:
     ancestors = run.unique_ancestors[-1] / run.particles
     if run.particles > 1 and ((ancestors < LEAST_ANCESTORS) | (run.unique_ancestors[-1] == 1)).any():
         worst = int(run.unique_ancestors[-1].min())
+        remedy = "Use a larger alpha, more" if run.alpha > 0 else "Use more"
         found.append(
             f"Only {worst} of the {run.particles:,} particles of the first step "
             f"{'has' if worst == 1 else 'have'} a descendant among the samples: lineages collapsed, and the "
-            "samples are close relatives. Use a larger alpha, more particles, or SVDD, whose particles do not compete."
+            f"samples are close relatives. {remedy} particles, or SVDD, whose particles do not compete."
         )
     if run.particles > 1 and run.ess_samples < LEAST_ESS:
         found.append(

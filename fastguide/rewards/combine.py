@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastguide.deferred import deferring, require
 from fastguide.errors import RewardError
 from fastguide.rewards.protocol import Reward, wrap
 
@@ -64,13 +65,13 @@ class Weighted(Reward):
     def __call__(self, x0: Any) -> Tensor:
         """Return float64 ``[n]``, summed in the order of the terms."""
         values = self.parts(x0)
-        total = torch.zeros(len(x0), dtype=torch.float64)
+        total: Tensor | None = None
         for weight, reward in self.terms:
             # 0 · −inf would be nan.
             if weight:
-                value = values[reward.name]
-                total = total.to(value.device) + weight * value.to(torch.float64)
-        return total
+                term = weight * values[reward.name].to(torch.float64)
+                total = (torch.zeros_like(term) if total is None else total.to(term.device)) + term
+        return torch.zeros(len(x0), dtype=torch.float64) if total is None else total
 
     def soft(self, x0: Tensor) -> Tensor:
         """Return float64 ``[n]`` with gradients; constraints, flat wherever they hold, are left out."""
@@ -120,10 +121,15 @@ def _evaluate(reward: Reward, x0: Any) -> Tensor:
     values = torch.as_tensor(reward(x0))
     if values.shape != (len(x0),):
         raise RewardError(f"{reward.name}: expected values of the shape [{len(x0)}], got {list(values.shape)}")
-    wrong = values.isnan()
-    if wrong.any():
-        row = int(wrong.nonzero()[0])
-        raise RewardError(f"{reward.name}: the value of sample {row} is nan", sample=x0[row])
+    if len(values):
+        known = None if deferring() else x0  # samples are not kept for a check that is read later
+        require(
+            ~values.isnan(),
+            values,
+            lambda row, _: RewardError(
+                f"{reward.name}: the value of sample {row} is nan", sample=None if known is None else known[row]
+            ),
+        )
     return values
 
 

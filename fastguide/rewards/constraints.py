@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -41,11 +42,11 @@ def composition_at_most(amino_acids: str, fraction: float) -> Constraint:
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction: expected 0 to 1, got {fraction}")
     name = f"composition_at_most({amino_acids}, {fraction:g})"
-    counted = _membership(amino_acids)
+    letters(amino_acids, "amino_acids")
 
     def holds(x0: Any) -> Tensor:
         tokens = check_tokens(x0, name)
-        return counted.to(tokens.device)[tokens].sum(dim=1) <= fraction * tokens.shape[1]
+        return _membership(amino_acids, tokens.device)[tokens].sum(dim=1) <= fraction * tokens.shape[1]
 
     return Constraint(holds, name=name)
 
@@ -55,11 +56,11 @@ def net_charge(low: float, high: float) -> Constraint:
     if not low <= high:
         raise ValueError(f"low, high: expected low <= high, got {low} and {high}")
     name = f"net_charge({low:g}, {high:g})"
-    charges = _membership(POSITIVE) - _membership(NEGATIVE)
 
     def holds(x0: Any) -> Tensor:
         tokens = check_tokens(x0, name)
-        charge = charges.to(tokens.device)[tokens].sum(dim=1)
+        charges = _membership(POSITIVE, tokens.device) - _membership(NEGATIVE, tokens.device)
+        charge = charges[tokens].sum(dim=1)
         return (charge >= low) & (charge <= high)
 
     return Constraint(holds, name=name)
@@ -92,11 +93,14 @@ def _motif(pattern: str, chains: Sequence[int] | None, name: str, *, wanted: boo
         ]
         return torch.tensor(found, dtype=torch.bool, device=tokens.device) == wanted
 
-    return Constraint(holds, name=name)
+    constraint = Constraint(holds, name=name)
+    constraint.device = torch.device("cpu")  # where words are searched
+    return constraint
 
 
-def _membership(amino_acids: str) -> Tensor:
-    """Return int64 ``[20]``, 1 for the given amino acids."""
+@lru_cache(maxsize=64)
+def _membership(amino_acids: str, device: torch.device) -> Tensor:
+    """Return int64 ``[20]``, 1 for the given amino acids; it is kept, as a copy to a GPU waits for it."""
     members = torch.zeros(len(ALPHABET), dtype=torch.int64)
     members[letters(amino_acids, "amino_acids")] = 1
-    return members
+    return members.to(device)

@@ -90,8 +90,9 @@ class PLDDT(Reward):
         for block in torch.split(tokens.to(self.device), self.rows) if len(tokens) else ():
             padded = torch.cat([block, block[-1:].expand(self.rows - len(block), -1)])
             with torch.no_grad():
-                one_hot = torch.nn.functional.one_hot(padded, len(ALPHABET)).to(torch.float32)
-                scored.append((self._network(one_hot), len(block)))
+                # By comparison: torch's one_hot reads how large the largest token is.
+                one_hot = padded[..., None] == torch.arange(len(ALPHABET), device=self.device)
+                scored.append((self._network(one_hot.to(torch.float32)), len(block)))
         return scored
 
     def _network(self, one_hot: Tensor) -> Tensor:

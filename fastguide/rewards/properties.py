@@ -48,6 +48,7 @@ class ProtParam(Reward):
     """
 
     batch_invariant = True
+    device = torch.device("cpu")
 
     def __init__(self, property_name: str, *, target: float | None = None, name: str | None = None) -> None:
         if property_name not in PROPERTIES:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastguide.deferred import deferring, require
 from fastguide.protein.alphabet import ALPHABET
 
 
@@ -24,14 +25,19 @@ def check_tokens(x0: Any, reward: str) -> Tensor:
         raise TypeError(f"{reward}: expected int64 tokens [n, L], got {str(x0.dtype).removeprefix('torch.')}")
     if x0.dim() != 2 or x0.shape[1] == 0:
         raise ValueError(f"{reward}: expected tokens [n, L] with L of 1 or more, got shape {list(x0.shape)}")
-    wrong = (x0 < 0) | (x0 >= len(ALPHABET))
-    if wrong.any():
-        row, column = wrong.nonzero()[0].tolist()
-        raise ValueError(
-            f"{reward}: token {int(x0[row, column])} at [{row}, {column}] is no amino acid; tokens are 0 to 19 "
+    if not len(x0):
+        return x0
+    columns = x0.shape[1]
+
+    def report(first: int, token: float) -> ValueError:
+        return ValueError(
+            f"{reward}: token {int(token)} at [{first // columns}, {first % columns}] is no amino acid; tokens are 0 to 19 "
             f"({ALPHABET}), and 20 (unknown or masked) has no score"
         )
-    return x0
+
+    require((x0 >= 0) & (x0 < len(ALPHABET)), x0, report)
+    # What comes before the error is raised reads tables by them.
+    return x0.clamp(0, len(ALPHABET) - 1) if deferring() else x0
 
 
 def check_chains(chains: Sequence[int] | None, reward: str) -> tuple[int, ...] | None:

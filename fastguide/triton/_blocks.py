@@ -8,7 +8,7 @@ its item by bisection of ``ends``, so that one heavy item costs no more than man
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastguide.reference import select as _reference
 from fastguide.triton._launch import DEGENERATE, EXACT, INVALID_VALUE, NEVER, Variant, cdiv, power_of_two
-from fastguide.triton._rows import ARGMAX, MULTINOMIAL, RESIDUAL, SYSTEMATIC, find_above
+from fastguide.triton._rows import ARGMAX, MULTINOMIAL, RESIDUAL, STRATIFIED, SYSTEMATIC, find_above
 from fastguide.triton.numerics.blocks import first_scale, rough, shift
 from fastguide.triton.numerics.exp import block_exponent, scaled_weight
 from fastguide.triton.numerics.philox import mulhi64
@@ -36,11 +36,10 @@ from fastguide.triton.numerics.selection import (
     select_word,
     usable,
 )
+from fastguide.triton.tuning import Config, config, variants
 
 _CHUNK = tl.constexpr(1024)
 """Blocks of which one program reads the sums at once."""
-DRAWS = 1024
-"""Draws, or slots, of one program."""
 _NEVER = tl.constexpr(NEVER)
 _INVALID_VALUE = tl.constexpr(INVALID_VALUE)
 _DEGENERATE = tl.constexpr(DEGENERATE)
@@ -383,7 +382,8 @@ def fold_rows(x: Tensor, k: int, needed: int, log_mean: Tensor, ess: Tensor, sta
     rows, m = x.shape
     blocks = cdiv(m, BLOCK.value)
     work = workspace(rows, m, x.device)
-    weigh[(rows * blocks,)](x, *work.parts, status, m, blocks, TILE=tile_of(m), num_warps=8, **EXACT)
+    warps = config("_blocks.weigh", x.numel(), x.device).warps
+    weigh[(rows * blocks,)](x, *work.parts, status, m, blocks, TILE=tile_of(m), num_warps=warps, **EXACT)
     launch_fold(k, needed, log_mean, ess, status, work)
     return work
 
@@ -402,7 +402,8 @@ def launch_fold(
     rows, m = work.ends.shape
     fold_blocks[(rows,)](
         *work.parts, work.bases, work.shifts, work.records, log_mean, ess, resampled, status, m, k,
-        work.sums.shape[1], needed, threshold, ADAPTIVE=resampled is not None, **EXACT,
+        work.sums.shape[1], needed, threshold, ADAPTIVE=resampled is not None,
+        num_warps=config("_blocks.fold_blocks", work.ends.numel(), work.ends.device).warps, **EXACT,
     )  # fmt: skip
 
 
@@ -421,17 +422,18 @@ def launch_ends(
     points = torch.empty((rows, m) if counted else 0, dtype=torch.int64, device=x.device)
     end_slots[(rows * blocks,)](
         x, work.exponents, work.bases, work.shifts, work.records, seeds, parents, step, points, work.ends, m, k, blocks,
-        RULE=rule, TILE=tile_of(m), num_warps=8, **EXACT,
+        RULE=rule, TILE=tile_of(m), num_warps=config("_blocks.end_slots", x.numel(), x.device).warps, **EXACT,
     )  # fmt: skip
     if not counted:
         return work.ends
     residual = rule == RESIDUAL.value
     copies = work.ends.cumsum(1, dtype=torch.int32) if residual else work.ends
     counts = work.ends if residual else torch.zeros_like(work.ends)
-    tiles = cdiv(k, DRAWS)
+    tile, warps = config("_blocks.draw_points", rows * k, x.device)
+    tiles = cdiv(k, tile)
     draw_points[(rows * tiles,)](
         points, copies, work.records, seeds, parents, step, counts, m, k, tiles, m.bit_length(),
-        RULE=rule, TILE=DRAWS, **EXACT,
+        RULE=rule, TILE=tile, num_warps=warps, **EXACT,
     )  # fmt: skip
     return counts.cumsum(1, dtype=torch.int32)
 
@@ -440,9 +442,21 @@ def launch_fill(ends: Tensor, ancestors: Tensor, slots: bool, work: Workspace) -
     """Write ancestors ``[R, K]`` in increasing order or, where ``slots``, survivors in their own slots."""
     (rows, m), k = ends.shape, ancestors.shape[1]
     surplus = launch_surplus(ends, work) if slots else ends
-    tiles = cdiv(k, DRAWS)
+    tile, warps = config("_blocks.fill", ancestors.numel(), ends.device)
+    tiles = cdiv(k, tile)
     fill[(rows * tiles,)](
-        ends, surplus, work.records, ancestors, m, k, tiles, m.bit_length(), SLOTS=slots, TILE=DRAWS, **EXACT
+        ends,
+        surplus,
+        work.records,
+        ancestors,
+        m,
+        k,
+        tiles,
+        m.bit_length(),
+        SLOTS=slots,
+        TILE=tile,
+        num_warps=warps,
+        **EXACT,
     )
 
 
@@ -452,54 +466,54 @@ def launch_surplus(ends: Tensor, work: Workspace) -> Tensor:
     blocks = cdiv(m, BLOCK.value)
     surplus = torch.empty_like(ends)
     grid, tile = (rows * blocks,), tile_of(m)
-    count_vacant[grid](ends, work.records, work.vacant, m, blocks, TILE=tile, num_warps=8, **EXACT)
-    count_surplus[grid](ends, work.records, work.vacant, surplus, m, blocks, TILE=tile, num_warps=8, **EXACT)
+    warps = config("_blocks.count_vacant", ends.numel(), ends.device).warps
+    count_vacant[grid](ends, work.records, work.vacant, m, blocks, TILE=tile, num_warps=warps, **EXACT)
+    warps = config("_blocks.count_surplus", ends.numel(), ends.device).warps
+    count_surplus[grid](ends, work.records, work.vacant, surplus, m, blocks, TILE=tile, num_warps=warps, **EXACT)
     return surplus
 
 
 def launch_take(order: Tensor, ancestors: Tensor, work: Workspace) -> None:
     """Write the first of each row's ``order`` ``[R, M]`` as ancestors ``[R, K]``."""
     (rows, m), k = order.shape, ancestors.shape[1]
-    tiles = cdiv(k, DRAWS)
-    take[(rows * tiles,)](order, work.records, ancestors, m, k, tiles, TILE=DRAWS, **EXACT)
+    tile, warps = config("_blocks.take", ancestors.numel(), order.device)
+    tiles = cdiv(k, tile)
+    take[(rows * tiles,)](order, work.records, ancestors, m, k, tiles, TILE=tile, num_warps=warps, **EXACT)
 
 
 def launch_counts(ancestors: Tensor, counts: Tensor) -> None:
     """Add to ``counts`` ``[R, M]`` int32 how often each item is among ancestors ``[R, K]``."""
     (rows, k), m = ancestors.shape, counts.shape[1]
-    tiles = cdiv(k, DRAWS)
-    count_ancestors[(rows * tiles,)](ancestors, counts, m, k, tiles, TILE=DRAWS, **EXACT)
+    tile, warps = config("_blocks.count_ancestors", ancestors.numel(), counts.device)
+    tiles = cdiv(k, tile)
+    count_ancestors[(rows * tiles,)](ancestors, counts, m, k, tiles, TILE=tile, num_warps=warps, **EXACT)
+
+
+def _variants(kernel: Any, types: str, label: str = "", **constants: Any) -> list[Variant]:
+    def variant(c: Config) -> Variant:
+        tile = {"TILE": c.tile} if "TILE" in kernel.arg_names else {}
+        return Variant(kernel, types, {**constants, **tile}, c.warps, label)
+
+    return variants(kernel, variant)
 
 
 _PARTS = "*i64 *i64 *i64 *fp64 *i64 *i32"
+_FOLD = f"{_PARTS} *i64 *i64 *i64 *fp64 *fp64 *i1 *i64 i32 i32 i32 i32 fp64"
+_ENDS = "*fp32 *i64 *i64 *i64 *i64 *i64 i32 i32 *i64 *i32 i32 i32 i32"
+_DRAWS = "*i64 *i32 *i64 *i64 i32 i32 *i32 i32 i32 i32 i32"
 VARIANTS = [
-    Variant(weigh, f"*fp32 {_PARTS} *i64 i32 i32", {"TILE": 4096}, 8, "float32"),
-    Variant(weigh, f"*fp64 {_PARTS} *i64 i32 i32", {"TILE": 4096}, 8, "float64"),
-    Variant(
-        fold_blocks,
-        f"{_PARTS} *i64 *i64 *i64 *fp64 *fp64 *i1 *i64 i32 i32 i32 i32 fp64",
-        {"ADAPTIVE": True},
-    ),
-    *(
-        Variant(
-            end_slots,
-            "*fp32 *i64 *i64 *i64 *i64 *i64 i32 i32 *i64 *i32 i32 i32 i32",
-            {"RULE": rule, "TILE": 4096},
-            8,
-            label,
-        )
-        for rule, label in enumerate(("systematic", "stratified", "multinomial", "residual"))
-    ),
-    Variant(
-        draw_points,
-        "*i64 *i32 *i64 *i64 i32 i32 *i32 i32 i32 i32 i32",
-        {"RULE": RESIDUAL.value, "TILE": DRAWS},
-        label="residual",
-    ),
-    Variant(count_ancestors, "*i32 *i32 i32 i32 i32", {"TILE": DRAWS}),
-    Variant(count_vacant, "*i32 *i64 *i32 i32 i32", {"TILE": 4096}, 8),
-    Variant(count_surplus, "*i32 *i64 *i32 *i32 i32 i32", {"TILE": 4096}, 8),
-    Variant(fill, "*i32 *i32 *i64 *i32 i32 i32 i32 i32", {"SLOTS": False, "TILE": DRAWS}, label="sorted"),
-    Variant(fill, "*i32 *i32 *i64 *i32 i32 i32 i32 i32", {"SLOTS": True, "TILE": DRAWS}, label="slots"),
-    Variant(take, "*i64 *i64 *i32 i32 i32 i32", {"TILE": DRAWS}),
+    *_variants(weigh, f"*fp32 {_PARTS} *i64 i32 i32", "float32"),
+    *_variants(weigh, f"*fp64 {_PARTS} *i64 i32 i32", "float64"),
+    *_variants(fold_blocks, _FOLD, ADAPTIVE=True),
+    *_variants(end_slots, _ENDS, "systematic", RULE=SYSTEMATIC.value),
+    *_variants(end_slots, _ENDS, "stratified", RULE=STRATIFIED.value),
+    *_variants(end_slots, _ENDS, "multinomial", RULE=MULTINOMIAL.value),
+    *_variants(end_slots, _ENDS, "residual", RULE=RESIDUAL.value),
+    *_variants(draw_points, _DRAWS, "residual", RULE=RESIDUAL.value),
+    *_variants(count_ancestors, "*i32 *i32 i32 i32 i32"),
+    *_variants(count_vacant, "*i32 *i64 *i32 i32 i32"),
+    *_variants(count_surplus, "*i32 *i64 *i32 *i32 i32 i32"),
+    *_variants(fill, "*i32 *i32 *i64 *i32 i32 i32 i32 i32", "sorted", SLOTS=False),
+    *_variants(fill, "*i32 *i32 *i64 *i32 i32 i32 i32 i32", "slots", SLOTS=True),
+    *_variants(take, "*i64 *i64 *i32 i32 i32 i32"),
 ]

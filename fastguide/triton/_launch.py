@@ -93,6 +93,7 @@ class Variant(NamedTuple):
         constants: the others.
         warps: of a program.
         label: tells apart the variants of one kernel.
+        config: tile and warps, where they are not the default of `fastguide.triton.tuning`.
     """
 
     kernel: Any
@@ -100,3 +101,4 @@ class Variant(NamedTuple):
     constants: dict[str, Any]
     warps: int = 4
     label: str = ""
+    config: tuple[int, int] | None = None

@@ -10,8 +10,7 @@ import triton
 import triton.language as tl
 
 from fastguide.reference.categorical import TOKEN_BLOCK as _BLOCK
-from fastguide.triton._launch import cdiv, interpreted, power_of_two
-from fastguide.triton._particles import tile_size
+from fastguide.triton._launch import cdiv, power_of_two
 from fastguide.triton.numerics.blocks import shift as shift_by
 from fastguide.triton.numerics.exp import MAX_LOG_WEIGHT, scaled_weight
 from fastguide.triton.numerics.philox import mulhi64
@@ -28,8 +27,7 @@ from fastguide.triton.numerics.tokens import (
     value_of,
     weigh,
 )
-
-_INTERPRETED_BLOCKS = 32
+from fastguide.triton.tuning import Config
 
 
 @triton.jit
@@ -186,14 +184,14 @@ def headroom(vocab: int) -> int:
     return max(0, (cdiv(vocab, _BLOCK) - 1).bit_length() - 4)
 
 
-def narrow_tile(vocab: int) -> dict[str, int]:
-    """Return the tile of rows of one block: half the usual size, for a weight and its prefix take four registers."""
+def narrow_tile(chosen: Config, vocab: int) -> dict[str, int]:
+    """Return the rows R of one block and the tokens B of a program."""
     tokens = power_of_two(max(vocab, 2))
-    return {"R": max(2, tile_size() // 2 // tokens), "B": tokens, "num_warps": 4}
+    return {"R": max(2, chosen.tile // tokens), "B": tokens, "num_warps": chosen.warps}
 
 
-def wide_tile(vocab: int) -> dict[str, int]:
-    """Return the tile of a row of many blocks, four at a time: of 1, 2 and 4 the one that spills no register anywhere."""
+def wide_tile(chosen: Config, vocab: int) -> dict[str, int]:
+    """Return how often, N, a program reads C blocks of a row at once."""
     blocks = power_of_two(cdiv(vocab, _BLOCK))
-    together = min(blocks, _INTERPRETED_BLOCKS if interpreted() else 4)
-    return {"N": blocks // together, "C": together, "num_warps": 8}
+    together = min(blocks, chosen.tile // _BLOCK)
+    return {"N": blocks // together, "C": together, "num_warps": chosen.warps}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ import triton.language as tl
 
 from fastguide.triton import _launch
 from fastguide.triton.numerics.philox import expand_seed
+from fastguide.triton.tuning import Config, variants
 
-_TILE = 1024
-_INTERPRETED_TILE = 16 * _TILE
 _PROGRAMS_A_PROCESSOR = 8
+_MOST_POSITIONS = 4096
+"""Positions beyond which a row takes a program of more warps."""
 
 
 @triton.jit
@@ -83,9 +85,24 @@ def variant(kernel: Any, constants: dict[str, Any], warps: int, label: str, **ty
     return _launch.Variant(kernel, " ".join(known.get(name, "i32") for name in names), constants, warps, label)
 
 
-def tile_size() -> int:
-    """Return how many numbers a program works on at a time; interpreted, a program costs the same at any number."""
-    return _INTERPRETED_TILE if _launch.interpreted() else _TILE
+def variants_of(
+    kernel: Any, tile: Callable[[Config], dict[str, int]], constants: dict[str, Any], label: str = "", **types: str
+) -> list[_launch.Variant]:
+    """Return a `variant` for each configuration; ``tile`` makes one the constants of a launch and ``num_warps``."""
+
+    def make(chosen: Config) -> _launch.Variant:
+        sizes = tile(chosen)
+        warps = sizes.pop("num_warps")
+        return variant(kernel, sizes | constants, warps, label, **types)
+
+    return variants(kernel, make)
+
+
+def position_tile(chosen: Config, length: int, *, whole: bool = False) -> dict[str, int]:
+    """Return the particles P and positions L of a program, of rows of ``length``, which must be there ``whole`` or not."""
+    positions = max(4, _launch.power_of_two(length if whole else min(length, chosen.tile)))
+    warps = chosen.warps if positions <= _MOST_POSITIONS else max(chosen.warps, 16)
+    return {"P": max(1, chosen.tile // positions), "L": positions, "num_warps": warps}
 
 
 def programs(most: int, device: torch.device) -> int:

@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fastguide.triton._launch import EXACT, Variant, cdiv, power_of_two
-from fastguide.triton._particles import tile_size
 from fastguide.triton._status import NEVER, RANGES, ROWS, report, trouble
 from fastguide.triton.numerics.activation import NAMES, NONE, activate
 from fastguide.triton.numerics.tokens import INVALID_VALUE, OUT_OF_RANGE
+from fastguide.triton.tuning import Config, config, variants
 
 _PARTIAL = tl.constexpr(8)
 
@@ -49,6 +49,13 @@ def _sum_of_columns(x, weight, center, constant, n, present, columns, R: tl.cons
 
 
 @triton.jit
+def _sum_columns(x, weight, center, constant, out, rows, columns, R: tl.constexpr):
+    n = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    value = _sum_of_columns(x, weight, center, constant, n, n < rows, columns, R)
+    tl.store(out + n, value, mask=n < rows)
+
+
+@triton.jit
 def evaluate_range(
     states, weight, center, constant, values, status, first, last, columns, FUNCTION: tl.constexpr, R: tl.constexpr
 ):
@@ -69,15 +76,6 @@ def evaluate_range(
         tl.store(values + n, value.to(values.dtype.element_ty), mask=present)
     if FUNCTION is not None:
         report(status, worst)
-
-
-@triton.jit
-def _evaluate_rows(
-    states, weight, center, constant, out, status, rows, columns, FUNCTION: tl.constexpr, R: tl.constexpr
-):
-    first = tl.program_id(0).to(tl.int64) * R
-    last = tl.minimum(first + R, rows)
-    evaluate_range(states, weight, center, constant, out, status, first, last, columns, FUNCTION, R)
 
 
 @triton.jit
@@ -185,6 +183,15 @@ def _potts_rows(states, fields, couplings, out, rows, columns, vocab, R: tl.cons
     tl.store(out + n * columns + i, total, mask=inside)
 
 
+@triton.jit
+def _call(states, out, status, rows, columns, FUNCTION: tl.constexpr, R: tl.constexpr):
+    n = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    present = n < rows
+    values = FUNCTION(states + n * columns, present, columns)
+    report(status, trouble(present & (values != values), n, INVALID_VALUE, ROWS))
+    tl.store(out + n, values, mask=present)
+
+
 class RowValue(NamedTuple):
     """A value that `evaluate_range` computes, so that any kernel can.
 
@@ -232,18 +239,18 @@ def evaluate(
     rows, columns = states.shape
     if rows == 0:
         return
-    few = max(16, tile_size() // 32)
-    value = row_value(kind, parameters, function, states.device)
-    if value is not None:
-        *known, called = value
-        _evaluate_rows[(cdiv(rows, few),)](states, *known, out, status, rows, columns, FUNCTION=called, R=few, **EXACT)
-        return
     own = [_beside(p, states.device, False) for p in parameters]
-    if kind == "quadratic":
+    if kind in ("linear", "diagonal_quadratic"):
+        weight, center, constant = (own[0], None, own[1]) if kind == "linear" else own
+        few, warps = config("evaluate._sum_columns", rows, states.device)
+        _sum_columns[(cdiv(rows, few),)](
+            states, weight, center, constant, out, rows, columns, R=few, num_warps=warps, **EXACT
+        )
+    elif kind == "quadratic":
         product = torch.empty_like(states)
         transposed = _beside(parameters[0], states.device, True)
         _launch_layer(states, own[1], transposed, None, product, NONE.value)
-        _add_products[(cdiv(rows, few),)](states, own[1], product, own[2], out, rows, columns, R=few, **EXACT)
+        _add(states, own[1], product, own[2], out)
     elif kind == "mlp":
         x = states
         for layer in range(0, len(own), 2):
@@ -252,6 +259,11 @@ def evaluate(
             transposed = _beside(parameters[layer], states.device, True)
             _launch_layer(x, None, transposed, own[layer + 1], y, NONE.value if last else settings[0])
             x = y
+    elif kind == "function":
+        few, warps = config("evaluate._call", rows, states.device)
+        _call[(cdiv(rows, few),)](
+            states, out, status, rows, columns, FUNCTION=function, R=few, num_warps=warps, **EXACT
+        )
     else:
         _launch_tokens(kind, states, own, settings, out, status)
 
@@ -261,31 +273,53 @@ def _launch_tokens(
 ) -> None:
     rows, columns = states.shape
     vocab = settings[1] if kind == "position_weights" else settings[0]
-    tile = 4 * tile_size()
-    _check_tokens[(cdiv(states.numel(), tile),)](states, status, states.numel(), columns, vocab, T=tile)
-    starts = min(32, power_of_two(max(columns, 1)))
-    grid, wide = (cdiv(rows, tile_size() // starts),), {"R": tile_size() // starts, "S": starts, **EXACT}
+    tile, warps = config("evaluate._check_tokens", states.numel(), states.device)
+    _check_tokens[(cdiv(states.numel(), tile),)](
+        states, status, states.numel(), columns, vocab, T=tile, num_warps=warps
+    )
     if kind == "position_weights":
-        _best_windows[grid](states, own[0], out, rows, columns, settings[0], vocab, **wide, num_warps=8)
+        wide = _starts_tile(config("evaluate._best_windows", rows, states.device), columns)
+        grid = (cdiv(rows, wide["R"]),)
+        _best_windows[grid](states, own[0], out, rows, columns, settings[0], vocab, **wide, **EXACT)
     elif kind == "motif_count":
         table = _table(tuple(settings[2:]), states.device)
-        _count_motifs[grid](states, table, out, rows, columns, settings[1], **wide)
+        wide = _starts_tile(config("evaluate._count_motifs", rows, states.device), columns)
+        grid = (cdiv(rows, wide["R"]),)
+        _count_motifs[grid](states, table, out, rows, columns, settings[1], **wide, **EXACT)
     else:
         sums = torch.empty((rows, columns), dtype=torch.float32, device=states.device)
-        _potts_rows[(*grid, cdiv(columns, starts))](states, own[0], own[1], sums, rows, columns, vocab, **wide)
-        few = max(16, tile_size() // 32)
-        _add_products[(cdiv(rows, few),)](sums, None, None, None, out, rows, columns, R=few, **EXACT)
+        wide = _starts_tile(config("evaluate._potts_rows", rows, states.device), columns)
+        _potts_rows[(cdiv(rows, wide["R"]), cdiv(columns, wide["S"]))](
+            states, own[0], own[1], sums, rows, columns, vocab, **wide, **EXACT
+        )
+        _add(sums, None, None, None, out)
+
+
+def _starts_tile(chosen: Config, columns: int) -> dict[str, int]:
+    starts = min(32, power_of_two(max(columns, 1)))
+    return {"R": max(1, chosen.tile // starts), "S": starts, "num_warps": chosen.warps}
+
+
+def _add(x: Tensor, center: Tensor | None, product: Tensor | None, constant: Tensor | None, out: Tensor) -> None:
+    rows, columns = x.shape
+    few, warps = config("evaluate._add_products", rows, x.device)
+    grid = (cdiv(rows, few),)
+    _add_products[grid](x, center, product, constant, out, rows, columns, R=few, num_warps=warps, **EXACT)
 
 
 def _launch_layer(
     x: Tensor, center: Tensor | None, weight: Tensor, bias: Tensor | None, out: Tensor, activation: int
 ) -> None:
     (rows, inputs), outputs = x.shape, out.shape[1]
-    width = min(64, power_of_two(outputs))
-    tile = max(16, 4 * tile_size() // width)
-    _layer[(cdiv(rows, tile), cdiv(outputs, width))](
-        x, center, weight, bias, out, rows, inputs, outputs, ACTIVATION=activation, R=tile, W=width, **EXACT
+    tile = _layer_tile(config("evaluate._layer", rows, x.device), outputs)
+    _layer[(cdiv(rows, tile["R"]), cdiv(outputs, tile["W"]))](
+        x, center, weight, bias, out, rows, inputs, outputs, ACTIVATION=activation, **tile, **EXACT
     )
+
+
+def _layer_tile(chosen: Config, outputs: int) -> dict[str, int]:
+    width = min(64, power_of_two(outputs))
+    return {"R": max(16, chosen.tile // width), "W": width, "num_warps": chosen.warps}
 
 
 _copies: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -313,27 +347,35 @@ def _first_number(state, present, columns):
     return tl.load(state, mask=present, other=0.0)
 
 
-_FEW, _OUT = {"R": 32}, "*fp32 i32 i32"
-_NO_COLUMNS = {"weight": None, "center": None, "constant": None, "FUNCTION": _first_number}
-_LINEAR = {"center": None, "FUNCTION": None}
-VARIANTS = [
-    Variant(_evaluate_rows, "*fp32 *fp32 *fp32 *fp32 *i64 i32 i32", _FEW | _LINEAR, label="linear"),
-    Variant(
-        _evaluate_rows, "*fp32 *fp32 *fp32 *fp32 *fp32 *i64 i32 i32", {**_FEW, "FUNCTION": None}, label="quadratic"
-    ),
-    Variant(_evaluate_rows, "*fp32 *fp32 *i64 i32 i32", _FEW | _NO_COLUMNS, label="function"),
-    *(
-        Variant(
-            _layer,
-            f"*fp32 *fp32 *fp32 {_OUT} i32",
-            {"center": None, "ACTIVATION": activation, "R": 64, "W": 64},
-            label=label,
-        )
-        for activation, label in enumerate((*NAMES, "last"))
-    ),
-    Variant(_add_products, f"*fp32 *fp32 *fp32 *fp32 {_OUT}", _FEW),
-    Variant(_check_tokens, "*i64 *i64 i32 i32 i32", {"T": 4096}),
-    Variant(_best_windows, f"*i64 *fp32 {_OUT} i32 i32", {"R": 32, "S": 32}, 8),
-    Variant(_count_motifs, f"*i64 *i32 {_OUT} i32", {"R": 32, "S": 32}),
-    Variant(_potts_rows, f"*i64 *fp32 *fp32 {_OUT} i32", {"R": 32, "S": 32}),
-]
+def _rows_variants(kernel: Any, types: str, label: str = "", **constants: Any) -> list[Variant]:
+    return variants(kernel, lambda c: Variant(kernel, types, {"R": c.tile, **constants}, c.warps, label))
+
+
+def _tile_variants(kernel: Any, types: str, tile: Any, size: int, label: str = "", **constants: Any) -> list[Variant]:
+    def make(c: Config) -> Variant:
+        sizes = tile(c, size)
+        warps = sizes.pop("num_warps")
+        return Variant(kernel, types, {**sizes, **constants}, warps, label)
+
+    return variants(kernel, make)
+
+
+def _variants() -> list[Variant]:
+    out = "*fp32 i32 i32"
+    found = [
+        *_rows_variants(_sum_columns, f"*fp32 *fp32 *fp32 {out}", "linear", center=None),
+        *_rows_variants(_sum_columns, f"*fp32 *fp32 *fp32 *fp32 {out}", "quadratic"),
+        *_rows_variants(_add_products, f"*fp32 *fp32 *fp32 *fp32 {out}"),
+        *variants(_check_tokens, lambda c: Variant(_check_tokens, "*i64 *i64 i32 i32 i32", {"T": c.tile}, c.warps)),
+        *_tile_variants(_best_windows, f"*i64 *fp32 {out} i32 i32", _starts_tile, 76),
+        *_tile_variants(_count_motifs, f"*i64 *i32 {out} i32", _starts_tile, 76),
+        *_tile_variants(_potts_rows, f"*i64 *fp32 *fp32 {out} i32", _starts_tile, 76),
+        *_rows_variants(_call, "*fp32 *fp32 *i64 i32 i32", FUNCTION=_first_number),
+    ]
+    for activation, label in enumerate((*NAMES, "last")):
+        types = f"*fp32 *fp32 *fp32 {out} i32"
+        found += _tile_variants(_layer, types, _layer_tile, 64, label, center=None, ACTIVATION=activation)
+    return found
+
+
+VARIANTS = _variants()

@@ -10,11 +10,12 @@ import triton.language as tl
 from torch import Tensor
 
 from fastguide.triton import _launch
-from fastguide.triton._particles import coefficient, number_of, seed_of, state_of, tile_size, variant
+from fastguide.triton._particles import coefficient, number_of, seed_of, state_of, variants_of
 from fastguide.triton._status import RANGES, report, trouble
 from fastguide.triton.numerics.normal import normal_pair
 from fastguide.triton.numerics.philox import NOISE, counter_word, philox
 from fastguide.triton.numerics.tokens import OUT_OF_RANGE
+from fastguide.triton.tuning import Config, config
 
 
 @triton.jit
@@ -89,30 +90,30 @@ def gaussian_step(
     if children.numel() == 0:
         return
     groups, size = 1 if seeds is None else len(seeds), math.prod(x.shape[1:])
-    most = tile_size()
-    row_tile = max(4, _launch.power_of_two(min(size, most)))
-    tile = {"P": max(1, min(most // row_tile, _launch.power_of_two(particles))), "D": row_tile, "num_warps": 4}
-    _combine[(_launch.cdiv(particles, tile["P"]), _launch.cdiv(size, row_tile))](
+    tile = tile_of(config("gaussian_step._combine", particles * size, x.device), particles, size)
+    _combine[(_launch.cdiv(particles, tile["P"]), _launch.cdiv(size, tile["D"]))](
         x, x.stride(0), prediction, prediction.stride(0), shift, 0 if shift is None else shift.stride(0), children, status,
         coefficients, *numbers, groups, ancestors, slots, seeds, seed, step, x.shape[0], particles, particles // groups,
         branch, size, (2**32 - branch) // branch, **tile, **_launch.EXACT,
     )  # fmt: skip
 
 
-_TILE = {"P": 1, "D": 1024}
+def tile_of(chosen: Config, particles: int, size: int) -> dict[str, int]:
+    """Return the particles P and numbers D of a program."""
+    numbers = max(4, _launch.power_of_two(min(size, chosen.tile)))
+    held = max(1, min(chosen.tile // numbers, _launch.power_of_two(particles)))
+    return {"P": held, "D": numbers, "num_warps": chosen.warps}
+
+
+def _variants(label: str, size: int, constants: dict[str, None], **types: str) -> list[_launch.Variant]:
+    return variants_of(_combine, lambda c: tile_of(c, 1 << 20, size), constants, label, children="*fp32", **types)
+
+
 _PLAIN = {"coefficients": None, "shift": None, "ancestors": None, "slots": None, "seeds": None}
 _READ = dict.fromkeys(("number_x", "number_prediction", "number_shift", "number_sigma"), "*fp64")
 VARIANTS = [
-    variant(_combine, _TILE | _PLAIN, 4, "", children="*fp32", seed="i64"),
-    variant(
-        _combine,
-        _TILE | _PLAIN,
-        4,
-        "step and coefficients of the device",
-        children="*fp32",
-        step="*i64",
-        seed="i64",
-        **_READ,
-    ),
-    variant(_combine, _TILE, 4, "every option, bfloat16", children="*fp32", prediction="*bf16", shift="*bf16"),
+    *_variants("", 3072, _PLAIN, seed="i64"),
+    *_variants("64 numbers", 64, _PLAIN, seed="i64"),
+    *_variants("numbers of the device", 3072, _PLAIN, seed="i64", step="*i64", **_READ),
+    *_variants("every option, bfloat16", 3072, {}, prediction="*bf16", shift="*bf16"),
 ]

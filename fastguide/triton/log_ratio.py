@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 import triton
@@ -28,11 +30,12 @@ from fastguide.triton._logits import (
     wide_threshold,
     wide_tile,
 )
-from fastguide.triton._particles import append, coefficient, programs, state_of, tile_size, variant
+from fastguide.triton._particles import append, coefficient, position_tile, programs, state_of, variant, variants_of
 from fastguide.triton._status import NEVER, RANGES, ROWS, report, trouble
 from fastguide.triton.numerics.exp import MAX_LOG_WEIGHT
 from fastguide.triton.numerics.log import LN2, log_fixed
 from fastguide.triton.numerics.tokens import DEGENERATE, OK, OUT_OF_RANGE, scale_logits, weigh
+from fastguide.triton.tuning import Config, config, variants
 
 _SUMS = tl.constexpr(32)
 _UNROLL = tl.constexpr(4)
@@ -99,11 +102,11 @@ def gaussian_log_ratio(
     if ratios.numel() == 0:
         return
     groups = 1 if coefficients is None else coefficients.shape[1]
-    rows = max(1, tile_size() // 256)
+    rows, warps = config("log_ratio._gaussian", ratios.numel(), x.device)
     _gaussian[(_launch.cdiv(ratios.numel(), rows),)](
         children, x, x.stride(0), prediction, prediction.stride(0), shift, shift.stride(0), ratios, status, coefficients,
         *numbers, groups, ancestors, x.shape[0], particles, particles // groups, branch, math.prod(x.shape[1:]), R=rows,
-        num_warps=4, **_launch.EXACT,
+        num_warps=warps, **_launch.EXACT,
     )  # fmt: skip
 
 
@@ -285,10 +288,8 @@ def masked_log_ratio(
     listed = torch.empty(entries, dtype=torch.int32 if entries < 2**31 else torch.int64, device=device)
     listed_count = torch.zeros(1, dtype=torch.int64, device=device)
     terms = torch.empty((particles, branch, length), dtype=torch.float64, device=device)
-    most = tile_size()
-    row_tile = max(4, _launch.power_of_two(min(length, most)))
-    tile = {"P": max(1, most // row_tile), "L": row_tile, "num_warps": 4}
-    _list_revealed[(_launch.cdiv(particles, tile["P"]), _launch.cdiv(length, row_tile))](
+    tile = position_tile(config("log_ratio._list_revealed", entries, device), length)
+    _list_revealed[(_launch.cdiv(particles, tile["P"]), _launch.cdiv(length, tile["L"]))](
         tokens, children, terms, listed, listed_count, status, ancestors, lengths, states, particles, per_group, branch,
         length, vocab, **tile,
     )  # fmt: skip
@@ -301,30 +302,34 @@ def masked_log_ratio(
     )  # fmt: skip
     cut, modes = (inverse_temperature, kept, share), {"CUT": kept > 0 or share != 0, **_launch.EXACT}
     if vocab <= _BLOCK:
-        narrow = narrow_tile(vocab) | {"num_warps": 8}  # two rows of weights in registers
+        narrow = narrow_tile(config("log_ratio._weigh_narrow", entries, device), vocab)
         grid = programs(_launch.cdiv(entries, narrow["R"]), device)
         _weigh_narrow[(grid,)](*given, *cut, **modes, **narrow)
     else:
-        _weigh_wide[(programs(entries, device),)](*given, headroom(vocab), *cut, **modes, **wide_tile(vocab))
-    rows = 128
+        wide = wide_tile(config("log_ratio._weigh_wide", entries, device), vocab)
+        _weigh_wide[(programs(entries, device),)](*given, headroom(vocab), *cut, **modes, **wide)
+    rows, warps = config("log_ratio._add_terms", particles * branch, device)
     _add_terms[(_launch.cdiv(particles * branch, rows),)](
-        terms, ratios, particles * branch, length, R=rows, num_warps=4, **_launch.EXACT
+        terms, ratios, particles * branch, length, R=rows, num_warps=warps, **_launch.EXACT
     )
 
 
 def _variants() -> list[_launch.Variant]:
+    def rows(kernel: Any, **types: str) -> list[_launch.Variant]:
+        def make(c: Config) -> _launch.Variant:
+            return variant(kernel, {"R": c.tile}, c.warps, "", **types)
+
+        return variants(kernel, make)
+
     found = [
-        variant(_gaussian, {"R": 4}, 4, "", children="*fp32"),
-        variant(_list_revealed, {"P": 16, "L": 64}, 4, ""),
-        variant(_add_terms, {"R": 128}, 4, ""),
+        *rows(_gaussian, children="*fp32"),
+        *variants_of(_list_revealed, partial(position_tile, length=64), {}),
+        *rows(_add_terms),
     ]
     for cut, label in ((False, ""), (True, ", cut")):
-        narrow, wide = narrow_tile(22), wide_tile(32_000)
-        found.append(variant(_weigh_narrow, {"R": narrow["R"], "B": narrow["B"], "CUT": cut}, 8, f"V = 22{label}"))
-        found.append(variant(_weigh_narrow, {"R": 2, "B": 512, "CUT": cut}, 8, f"V = 512{label}"))
-        found.append(
-            variant(_weigh_wide, {"N": wide["N"], "C": wide["C"], "CUT": cut}, wide["num_warps"], f"V = 32,000{label}")
-        )
+        for vocab in (22, 512):
+            found += variants_of(_weigh_narrow, partial(narrow_tile, vocab=vocab), {"CUT": cut}, f"V = {vocab}{label}")
+        found += variants_of(_weigh_wide, partial(wide_tile, vocab=32_000), {"CUT": cut}, f"V = 32,000{label}")
     return found
 
 

@@ -9,6 +9,9 @@ Where confidence decides, two kernels before them find the states to be ranked a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import triton
@@ -30,11 +33,12 @@ from fastguide.triton._logits import (
     wide_threshold,
     wide_tile,
 )
-from fastguide.triton._particles import append, number_of, programs, seed_of, state_of, tile_size, variant
+from fastguide.triton._particles import append, number_of, position_tile, programs, seed_of, state_of, variants_of
 from fastguide.triton._status import NEVER, RANGES, RANKS, ROWS, report, trouble
 from fastguide.triton.numerics.exp import MAX_LOG_WEIGHT
 from fastguide.triton.numerics.philox import POSITIONS, counter_word, mulhi64, philox, word64
 from fastguide.triton.numerics.tokens import OK, OUT_OF_RANGE, largest_share, weigh
+from fastguide.triton.tuning import config
 
 _MARK = tl.constexpr(-1)
 _CONFIDENCE_BITS = tl.constexpr(62)
@@ -383,24 +387,27 @@ def masked_step(
     share = 0 if top_p == 1 else share_word(top_p)
     cut = (inverse_temperature or 1.0, top_k if top_k < vocab else 0, share)
     certain, cuts = inverse_temperature == 0, cut[1] > 0 or share != 0
-    narrow = narrow_tile(vocab)
 
-    most = tile_size()
-    row_tile = max(4, _launch.power_of_two(length if counted else min(length, most)))
-    tile = {"P": max(1, most // row_tile), "L": row_tile, "num_warps": 4 if row_tile <= 4096 else 16}
+    def tile_of(
+        kernel: str, size: int, tile: Callable[..., dict[str, int]], *rest: int, **more: bool
+    ) -> dict[str, int]:
+        return tile(config(f"masked_step.{kernel}", size, device), *rest, **more)
+
     ranks = None
     if confidence:
         needed = torch.zeros(states, dtype=torch.int32, device=device)
         ranks = torch.empty((states, length), dtype=torch.int64, device=device)
+        tile = tile_of("_find_ranked", particles * length, position_tile, length, whole=True)
         _find_ranked[(_launch.cdiv(particles, tile["P"]),)](
             tokens, needed, ancestors, lengths, counts, count, states, particles, per_group, length, vocab, **tile
         )
         rows = states * length
         ranked = (tokens, needed, ranks, logits, *strides, *row_bias, rows, length, vocab)
         if vocab <= _BLOCK:
+            narrow = tile_of("_rank_narrow", rows, narrow_tile, vocab)
             _rank_narrow[(_launch.cdiv(rows, narrow["R"]),)](*ranked, *cut, CUT=cuts, **narrow, **_launch.EXACT)
         elif rows:
-            wide = wide_tile(vocab)
+            wide = tile_of("_rank_wide", rows, wide_tile, vocab)
             _rank_wide[(rows,)](*ranked, headroom(vocab), *cut, CUT=cuts, **wide, **_launch.EXACT)
 
     entries = particles * length
@@ -410,6 +417,7 @@ def masked_step(
     by_chance = not counted and (isinstance(reveal, Tensor) or 0 < reveal < 2**32)
     words = by_chance or isinstance(remask, Tensor) or remask > 0 or (counted and not confidence)
     drawn = (ancestors, slots, seeds, seed, step)
+    tile = tile_of("_change", entries, position_tile, length, whole=counted)
     _change[(_launch.cdiv(particles, tile["P"]), _launch.cdiv(length, tile["L"]))](
         tokens, children, listed, listed_count, status, ranks, *drawn, lengths, counts, count,
         None if frozen is None else frozen.view(torch.uint8), 0 if frozen is None or frozen.dim() == 1 else length,
@@ -419,11 +427,12 @@ def masked_step(
     row = (listed, listed_count, children, status, logits, *strides, *row_bias, *row_shift, *drawn, per_group, branch)
     modes = {"STREAM": int(stream), "CERTAIN": certain, "CUT": cuts and not certain, **_launch.EXACT}
     if vocab <= _BLOCK:
+        narrow = tile_of("_draw_narrow", entries, narrow_tile, vocab)
         grid = programs(_launch.cdiv(entries, narrow["R"]), device)
         _draw_narrow[(grid,)](*row, length, vocab, *cut, **modes, **narrow)
     else:
         grid = programs(entries, device)
-        wide = wide_tile(vocab)
+        wide = tile_of("_draw_wide", entries, wide_tile, vocab)
         _draw_wide[(grid,)](*row, length, vocab, headroom(vocab), *cut, **modes, **wide)
 
 
@@ -433,30 +442,32 @@ def _threshold_or_tensor(probability: float | Tensor) -> int | Tensor:
 
 
 def _variants() -> list[_launch.Variant]:
-    tile = {"P": 16, "L": 64}
+    def narrow(kernel: Any, label: str, vocab: int, **constants: Any) -> list[_launch.Variant]:
+        return variants_of(kernel, partial(narrow_tile, vocab=vocab), constants, f"V = {vocab}{label}")
+
+    def wide(kernel: Any, label: str, **constants: Any) -> list[_launch.Variant]:
+        return variants_of(kernel, partial(wide_tile, vocab=32_000), constants, f"V = 32,000{label}")
+
+    positions = partial(position_tile, length=64)
     plain = {"ranks": None, "counts": None, "frozen": None, "lengths": None, "ancestors": None, "slots": None}
     none = {"bias": None, "shift": None}
     found = [
-        variant(_change, {**tile, **plain, "COUNTED": False, "WORDS": True}, 4, "probability"),
-        variant(_change, {**tile, "ranks": None, "COUNTED": True, "WORDS": True}, 4, "count"),
-        variant(_change, {**tile, "COUNTED": True, "WORDS": True}, 4, "confidence"),
-        variant(_find_ranked, tile, 4, ""),
+        *variants_of(_change, positions, {**plain, "COUNTED": False, "WORDS": True}, "probability"),
+        *variants_of(_change, positions, {"ranks": None, "COUNTED": True, "WORDS": True}, "count"),
+        *variants_of(_change, positions, {"COUNTED": True, "WORDS": True}, "confidence"),
+        *variants_of(_find_ranked, positions, {}),
     ]
+    mode: dict[str, Any] = {"STREAM": int(Stream.TOKENS), "CERTAIN": False}
     for cut, label in ((False, ""), (True, ", cut")):
         for vocab in (22, 512):
-            narrow = narrow_tile(vocab)
-            rows, warps = {"R": narrow["R"], "B": narrow["B"], "CUT": cut}, narrow["num_warps"]
-            mode = {"STREAM": int(Stream.TOKENS), "CERTAIN": False}
-            found.append(variant(_draw_narrow, {**none, **rows, **mode}, warps, f"V = {vocab}{label}"))
-            found.append(variant(_draw_narrow, {**rows, **mode}, warps, f"V = {vocab}{label}, bias, shift"))
-            found.append(variant(_rank_narrow, rows, warps, f"V = {vocab}{label}"))
-        wide, label = wide_tile(32_000), f"V = 32,000{label}"
-        row, warps = {"N": wide["N"], "C": wide["C"], "CUT": cut}, wide["num_warps"]
-        found.append(variant(_draw_wide, {**row, **mode}, warps, f"{label}, bias, shift"))
-        found.append(variant(_rank_wide, row, warps, label))
+            found += narrow(_draw_narrow, label, vocab, **none, **mode, CUT=cut)
+            found += narrow(_draw_narrow, f"{label}, bias, shift", vocab, **mode, CUT=cut)
+            found += narrow(_rank_narrow, label, vocab, CUT=cut)
+        found += wide(_draw_wide, f"{label}, bias, shift", **mode, CUT=cut)
+        found += wide(_rank_wide, label, CUT=cut)
     certain = {"STREAM": int(Stream.VALUE), "CERTAIN": True, "CUT": False}
-    found.append(variant(_draw_narrow, {"R": 16, "B": 32, **none, **certain}, 4, "V = 22, largest"))
-    found.append(variant(_draw_wide, {"N": 16, "C": 4, **none, **certain}, 8, "V = 32,000, largest"))
+    found += narrow(_draw_narrow, ", largest", 22, **none, **certain)
+    found += wide(_draw_wide, ", largest", **none, **certain)
     return found
 
 

@@ -13,12 +13,11 @@ import triton.language as tl
 from torch import Tensor
 
 from fastguide.triton._launch import EXACT, INVALID_VALUE, NEVER, OUT_OF_RANGE, Variant, cdiv, power_of_two, words_of
+from fastguide.triton.tuning import Config, config, variants
 
 _INVALID_VALUE = tl.constexpr(INVALID_VALUE)
 _OUT_OF_RANGE = tl.constexpr(OUT_OF_RANGE)
 _NEVER = tl.constexpr(NEVER)
-_TILE = 1024
-"""Ancestors, or words of rows, of one program."""
 
 
 @triton.jit
@@ -68,23 +67,38 @@ def move(
     total, draws = ancestors.numel(), ancestors.shape[1]
     if total == 0:
         return
-    check[(cdiv(total, _TILE),)](ancestors, status, total, draws, rows, IN_PLACE=in_place, TILE=_TILE, **EXACT)
+    tile, warps = config("move.check", total, ancestors.device)
+    check[(cdiv(total, tile),)](
+        ancestors, status, total, draws, rows, IN_PLACE=in_place, TILE=tile, num_warps=warps, **EXACT
+    )
+    tile, warps = config("move.move_rows", total, ancestors.device)
     for source, target in zip(sources, targets, strict=True):
         if target.numel() == 0:
             continue
         words, (read, written) = words_of(len(source), source, target)
-        wide = min(power_of_two(words), _TILE)
-        grid = (cdiv(total, _TILE // wide) * cdiv(words, wide),)
+        wide = min(power_of_two(words), tile)
+        grid = (cdiv(total, tile // wide) * cdiv(words, wide),)
         move_rows[grid](
-            read, written, ancestors, status, total, draws, rows, words, IN_PLACE=in_place, ROWS=_TILE // wide,
-            WORDS=wide, **EXACT,
+            read, written, ancestors, status, total, draws, rows, words, IN_PLACE=in_place, ROWS=tile // wide,
+            WORDS=wide, num_warps=warps, **EXACT,
         )  # fmt: skip
 
 
-_MOVE = "*i64 *i64 *i32 *i64 i32 i32 i32 i32"
+def _check_variant(c: Config) -> Variant:
+    return Variant(check, "*i32 *i64 i32 i32 i32", {"IN_PLACE": True, "TILE": c.tile}, c.warps)
+
+
+def _move_variants(in_place: bool, words: int, label: str) -> list[Variant]:
+    def variant(c: Config) -> Variant:
+        constants = {"IN_PLACE": in_place, "ROWS": c.tile // words, "WORDS": words}
+        return Variant(move_rows, "*i64 *i64 *i32 *i64 i32 i32 i32 i32", constants, c.warps, label)
+
+    return variants(move_rows, variant)
+
+
 VARIANTS = [
-    Variant(check, "*i32 *i64 i32 i32 i32", {"IN_PLACE": True, "TILE": _TILE}),
-    Variant(move_rows, _MOVE, {"IN_PLACE": False, "ROWS": 8, "WORDS": 128}, label="rows of 1 KiB"),
-    Variant(move_rows, _MOVE, {"IN_PLACE": True, "ROWS": 8, "WORDS": 128}, label="in place, rows of 1 KiB"),
-    Variant(move_rows, _MOVE, {"IN_PLACE": False, "ROWS": 1024, "WORDS": 1}, label="rows of 8 bytes"),
+    *variants(check, _check_variant),
+    *_move_variants(False, 128, "rows of 1 KiB"),
+    *_move_variants(True, 128, "in place, rows of 1 KiB"),
+    *_move_variants(False, 1, "rows of 8 bytes"),
 ]

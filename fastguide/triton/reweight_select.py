@@ -8,6 +8,7 @@ in the first launch where that pays: each once, into memory, as the last stage m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,14 +17,14 @@ import triton.language as tl
 from torch import Tensor
 
 from fastguide.triton import _blocks
-from fastguide.triton._blocks import ACTIVE, DRAWS, FIELDS, refuse, slot_ancestors, weigh_block
-from fastguide.triton._launch import DEGENERATE, EXACT, NEVER, Variant, cdiv, power_of_two
-from fastguide.triton._particles import tile_size
+from fastguide.triton._blocks import ACTIVE, FIELDS, refuse, slot_ancestors, weigh_block
+from fastguide.triton._launch import DEGENERATE, EXACT, NEVER, Variant, cdiv, interpreted, power_of_two
 from fastguide.triton._rows import MULTINOMIAL, RESIDUAL, draw_rows, fold_rows
 from fastguide.triton.evaluate import RowValue, evaluate, evaluate_range, row_value
 from fastguide.triton.numerics.selection import BLOCK, usable
 from fastguide.triton.seeds import group_seeds
 from fastguide.triton.select import held, rows_of, warps_of
+from fastguide.triton.tuning import Config, config, variants
 
 FILLING = 256
 """Programs that keep all multiprocessors of a large GPU busy."""
@@ -213,33 +214,36 @@ def reweight_select(
     of_states = (states, *known, 0 if states is None else states.shape[1])
     if held(rule, m):
         width = power_of_two(m)
-        rows = rows_of(width, groups)
+        chosen = config("reweight_select.reweight_rows", groups * m, device)
+        rows = rows_of(width, groups, chosen)
         counted = rule in (MULTINOMIAL.value, RESIDUAL.value)
         running = torch.empty((groups, m) if counted else 0, dtype=torch.int64, device=device)
         ends = torch.empty(groups, m, dtype=torch.int32, device=device)
-        warps = warps_of(width)
+        warps = warps_of(width, chosen)
         lanes = _lanes(warps, 32 if called is not None else _COLUMNS_A_WARP)
         reweight_rows[(cdiv(groups, rows),)](
             log_weights, values, previous_values, log_ratio, moving, betas, previous_betas, seeds, step, x, new_values,
             moved, ancestors, *of_groups, running, ends, status, groups, m, m.bit_length(), threshold, beta,
-            previous_beta, *of_states,
-            FUNCTION=called, LANES=lanes, RULE=rule, ROWS=rows, WIDTH=width, num_warps=warps, **EXACT,
+            previous_beta, *of_states, FUNCTION=called, LANES=lanes, RULE=rule, ROWS=rows, WIDTH=width, num_warps=warps,
+            **EXACT,
         )  # fmt: skip
         return
     blocks, tile = cdiv(m, BLOCK.value), _blocks.tile_of(m)
     work = _blocks.workspace(groups, m, device)
+    warps = config("reweight_select.reweigh_blocks", groups * m, device).warps
     reweigh_blocks[(groups * blocks,)](
         log_weights, values, previous_values, log_ratio, betas, previous_betas, x, *work.parts, status, m, blocks, beta,
-        previous_beta, *of_states, FUNCTION=called, LANES=_lanes(8, 32), TILE=tile, num_warps=8, **EXACT,
+        previous_beta, *of_states, FUNCTION=called, LANES=_lanes(warps, 32), TILE=tile, num_warps=warps, **EXACT,
     )  # fmt: skip
     resampled, log_z_increment, ess = of_groups
     _blocks.launch_fold(m, 1, log_z_increment, ess, status, work, resampled, threshold)
     end = _blocks.launch_ends(x, m, rule, seeds, 1, step, work)
     surplus = _blocks.launch_surplus(end, work)
-    tiles = cdiv(m, DRAWS)
+    tile, warps = config("reweight_select.follow", groups * m, device)
+    tiles = cdiv(m, tile)
     follow[(groups * tiles,)](
         end, surplus, work.records, values, moving, x, new_values, moved, ancestors, m, tiles, m.bit_length(),
-        TILE=DRAWS, **EXACT,
+        TILE=tile, num_warps=warps, **EXACT,
     )  # fmt: skip
 
 
@@ -264,7 +268,7 @@ def reweight_select_states(
     groups, m = values.shape[0] if values.dim() > 1 else 1, values.shape[-1]
     value = row_value(kind, parameters, function, states.device)
     inline: dict[str, Any] = {}
-    if value is not None and _pays(arguments[4], groups, m, states.shape[1] * states.element_size()):
+    if value is not None and _pays(arguments[4], groups, m, states.shape[1] * states.element_size(), states.device):
         inline = {"states": states, "value": value}
     else:
         out = values.view(-1) if values.dtype == torch.float32 else torch.empty(len(states), device=states.device)
@@ -274,14 +278,14 @@ def reweight_select_states(
     reweight_select(inputs, *arguments, **inline)
 
 
-def _pays(rule: int, groups: int, m: int, row_bytes: int) -> bool:
+def _pays(rule: int, groups: int, m: int, row_bytes: int, device: torch.device) -> bool:
     """Say whether the programs that weigh should evaluate as well.
 
     A launch is saved, but there may be few programs: one for `BLOCK` particles. Then others that evaluate have more
     multiprocessors at work, which is worth more than the launch unless a program has little to read.
     """
     if held(rule, m):
-        rows = rows_of(power_of_two(m), groups)
+        rows = rows_of(power_of_two(m), groups, config("reweight_select.reweight_rows", groups * m, device))
         programs, items = cdiv(groups, rows), min(rows, groups) * m
     else:
         programs, items = groups * cdiv(m, BLOCK.value), min(m, BLOCK.value)
@@ -289,8 +293,8 @@ def _pays(rule: int, groups: int, m: int, row_bytes: int) -> bool:
 
 
 def _lanes(warps: int, a_warp: int) -> int:
-    """Return how many states a program evaluates at a time."""
-    return max(a_warp * warps, tile_size() // 16)
+    """Return how many states a program evaluates at a time; interpreted, more cost the same."""
+    return a_warp * warps * (8 if interpreted() else 1)
 
 
 @triton.jit
@@ -305,26 +309,34 @@ def _half_square(state, present, columns):
 _PARTICLES = "*fp32 *fp32 *fp32 *fp32"
 _ROWS = f"{_PARTICLES} *i64 *fp64 *fp64 *i64 i32 *fp32 *fp32 *i64 *i32 *i1 *fp64 *fp64 *i64 *i32 *i64 i32 i32 i32 {'fp64 ' * 3}"
 _BLOCKS = f"{_PARTICLES} *fp64 *fp64 *fp32 *i64 *i64 *i64 *fp64 *i64 *i32 *i64 i32 i32 fp64 fp64"
+_FOLLOW = "*i32 *i32 *i64 *fp32 *i64 *fp32 *fp32 *i64 *i32 i32 i32 i32"
 _NO_COLUMNS = {"weight": None, "center": None, "constant": None}
 
 
-def _variants() -> list[Variant]:
-    found = [Variant(follow, "*i32 *i32 *i64 *fp32 *i64 *fp32 *fp32 *i64 *i32 i32 i32 i32", {"TILE": DRAWS})]
-    rules = {0: "systematic", 3: "residual"}
-    for value, types, a_warp, sizes, label in (
-        ({**_NO_COLUMNS, "states": None, "FUNCTION": None}, "i32", 32, (32, 1024, 4096), ""),
-        ({**_NO_COLUMNS, "FUNCTION": _half_square}, "*fp32 i32", 32, (32, 1024, 4096), "a function"),
-        ({"center": None, "FUNCTION": None}, "*fp32 *fp32 *fp32 i32", _COLUMNS_A_WARP, (4096,), "linear"),
-        ({"FUNCTION": None}, "*fp32 *fp32 *fp32 *fp32 i32", _COLUMNS_A_WARP, (1024, 4096), "quadratic"),
-    ):
-        for rule, width in (*((0, size) for size in sizes), (3, 1024)):
-            warps = warps_of(width)
-            shape = {"LANES": a_warp * warps, "RULE": rule, "ROWS": rows_of(width, 1 << 20), "WIDTH": width}
-            name = f"{rules[rule]}, {width:,}" + (f", {label}" if label else "")
-            found.append(Variant(reweight_rows, f"{_ROWS} {types}", shape | value, warps, name))
-        shape = {"LANES": 256, "TILE": BLOCK.value}
-        found.append(Variant(reweigh_blocks, f"{_BLOCKS} {types}", shape | value, 8, label))
+def _of_value(value: dict[str, Any], types: str, a_warp: int, sizes: tuple[int, ...], label: str) -> list[Variant]:
+    """Return the variants of the kernels that weigh, with values as constants and types say."""
+
+    def of_rows(rule: int, width: int, c: Config) -> Variant:
+        warps = warps_of(width, c)
+        shape = {"LANES": a_warp * warps, "RULE": rule, "ROWS": rows_of(width, 1 << 20, c), "WIDTH": width}
+        name = f"{'residual' if rule else 'systematic'}, {width:,}" + (f", {label}" if label else "")
+        return Variant(reweight_rows, f"{_ROWS} {types}", shape | value, warps, name)
+
+    def of_blocks(c: Config) -> Variant:
+        shape = {"LANES": 32 * c.warps, "TILE": c.tile}
+        return Variant(reweigh_blocks, f"{_BLOCKS} {types}", shape | value, c.warps, label)
+
+    found = variants(reweigh_blocks, of_blocks)
+    for rule, width in (*((0, size) for size in sizes), (3, 1024)):
+        found += variants(reweight_rows, partial(of_rows, rule, width))
     return found
 
 
-VARIANTS = _variants()
+_COLUMNS = "*fp32 *fp32 *fp32"
+VARIANTS = [
+    *_of_value({**_NO_COLUMNS, "states": None, "FUNCTION": None}, "i32", 32, (32, 1024, 4096), ""),
+    *_of_value({**_NO_COLUMNS, "FUNCTION": _half_square}, "*fp32 i32", 32, (32, 1024, 4096), "a function"),
+    *_of_value({"center": None, "FUNCTION": None}, f"{_COLUMNS} i32", _COLUMNS_A_WARP, (4096,), "linear"),
+    *_of_value({"FUNCTION": None}, f"{_COLUMNS} *fp32 i32", _COLUMNS_A_WARP, (1024, 4096), "quadratic"),
+    *variants(follow, lambda c: Variant(follow, _FOLLOW, {"TILE": c.tile}, c.warps)),
+]

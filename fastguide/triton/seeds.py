@@ -9,8 +9,7 @@ from torch import Tensor
 
 from fastguide.triton._launch import EXACT, Variant, cdiv
 from fastguide.triton.numerics.philox import expand_seed
-
-_BLOCK = 256
+from fastguide.triton.tuning import config, variants
 
 
 @triton.jit(do_not_specialize=["low", "high"])
@@ -26,8 +25,9 @@ def group_seeds(seeds: Tensor | None, seed: int, groups: int, device: torch.devi
         return seeds.contiguous()
     expanded = torch.empty(groups, dtype=torch.int64, device=device)
     low, high = (w - 2**32 if w >= 2**31 else w for w in (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
-    _expand_seeds[(cdiv(groups, _BLOCK),)](low, high, expanded, groups, BLOCK=_BLOCK, **EXACT)
+    tile, warps = config("seeds._expand_seeds", groups, device)
+    _expand_seeds[(cdiv(groups, tile),)](low, high, expanded, groups, BLOCK=tile, num_warps=warps, **EXACT)
     return expanded
 
 
-VARIANTS = [Variant(_expand_seeds, "i32 i32 *i64 i32", {"BLOCK": _BLOCK})]
+VARIANTS = variants(_expand_seeds, lambda c: Variant(_expand_seeds, "i32 i32 *i64 i32", {"BLOCK": c.tile}, c.warps))

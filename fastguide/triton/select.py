@@ -13,12 +13,11 @@ from fastguide.triton._launch import DEGENERATE, EXACT, NEVER, Variant, cdiv, po
 from fastguide.triton._rows import ARGMAX, MULTINOMIAL, RESIDUAL, draw_rows, fold_rows
 from fastguide.triton.numerics.selection import BLOCK, gumbel, select_word, usable
 from fastguide.triton.seeds import group_seeds
+from fastguide.triton.tuning import Config, config, variants
 
 _DEGENERATE = tl.constexpr(DEGENERATE)
 _NEVER = tl.constexpr(NEVER)
 _GUMBEL_TOPK = 6
-_TILE = 1024
-"""Items of one program, unless a row alone has more."""
 
 
 def held(rule: int, most: int) -> bool:
@@ -26,14 +25,17 @@ def held(rule: int, most: int) -> bool:
     return most <= (1024 if rule == RESIDUAL.value else BLOCK.value)
 
 
-def rows_of(width: int, rows: int) -> int:
-    """Return how many rows of ``width`` items, a power of two, one program takes."""
-    return max(1, min(_TILE // width, power_of_two(rows)))
+def rows_of(width: int, rows: int, chosen: Config) -> int:
+    """Return how many rows of ``width`` items, a power of two, one program takes: as a tile holds, at least one."""
+    return max(1, min(chosen.tile // width, power_of_two(rows)))
 
 
-def warps_of(width: int) -> int:
-    """Return the warps of a program on rows of ``width`` items: 8 items a thread, as registers allow without spills."""
-    return max(4, width // 256)
+def warps_of(width: int, chosen: Config) -> int:
+    """Return the warps of a program on rows of ``width`` items: as many items a thread as in a tile, 16 at most.
+
+    Of 32 warps a thread has 64 registers, too few.
+    """
+    return min(16, chosen.warps * max(1, width // chosen.tile))
 
 
 @triton.jit(do_not_specialize=["step"])
@@ -119,14 +121,15 @@ def _select_rows(
 ) -> None:  # fmt: skip
     rows, m = x.shape
     width, draw_width = power_of_two(m), power_of_two(k)
-    tile_rows = rows_of(max(width, draw_width), rows)
+    widest, chosen = max(width, draw_width), config("select.select_rows", x.numel(), x.device)
+    tile_rows = rows_of(widest, rows, chosen)
     counted = rule in (MULTINOMIAL.value, RESIDUAL.value)
     running = torch.empty((rows, m) if counted else 0, dtype=torch.int64, device=x.device)
     ends = torch.empty(rows, m, dtype=torch.int32, device=x.device)
     select_rows[(cdiv(rows, tile_rows),)](
         x, seeds, step, ancestors, log_mean, ess, running, ends, status, rows, parents, m, k, m.bit_length(),
         RULE=rule, SLOTS=slots, ROWS=tile_rows, WIDTH=width, DRAW_WIDTH=draw_width,
-        num_warps=warps_of(max(width, draw_width)), **EXACT,
+        num_warps=warps_of(widest, chosen), **EXACT,
     )  # fmt: skip
 
 
@@ -137,8 +140,9 @@ def _rank(
     """Take the best: scores, a sort of torch's (CUB, on a GPU), the first ``k``."""
     rows, m = x.shape
     scores = torch.empty(rows, m, dtype=torch.float64, device=x.device)
-    score[(cdiv(x.numel(), _TILE),)](
-        x, seeds, step, scores, x.numel(), m, parents, RANDOM=rule == _GUMBEL_TOPK, TILE=_TILE, **EXACT
+    tile, warps = config("select.score", x.numel(), x.device)
+    score[(cdiv(x.numel(), tile),)](
+        x, seeds, step, scores, x.numel(), m, parents, RANDOM=rule == _GUMBEL_TOPK, TILE=tile, num_warps=warps, **EXACT
     )
     order = scores.sort(dim=-1, descending=True, stable=True).indices
     _blocks.launch_take(order, ancestors, work)
@@ -151,20 +155,28 @@ def _rank(
 _ROWS = "*fp32 *i64 i32 *i32 *fp64 *fp64 *i64 *i32 *i64 i32 i32 i32 i32 i32"
 
 
-def _rows_variant(rule: int, slots: bool, width: int, draws: int, label: str) -> Variant:
+def _rows_variants(rule: int, slots: bool, width: int, draws: int, label: str) -> list[Variant]:
     widest = max(width, draws)
-    constants = {"RULE": rule, "SLOTS": slots, "ROWS": rows_of(widest, 1 << 20), "WIDTH": width, "DRAW_WIDTH": draws}
-    return Variant(select_rows, _ROWS, constants, warps_of(widest), label)
+
+    def variant(c: Config) -> Variant:
+        tile = {"ROWS": rows_of(widest, 1 << 20, c), "WIDTH": width, "DRAW_WIDTH": draws}
+        return Variant(select_rows, _ROWS, {"RULE": rule, "SLOTS": slots, **tile}, warps_of(widest, c), label)
+
+    return variants(select_rows, variant)
+
+
+def _score_variant(c: Config) -> Variant:
+    return Variant(score, "*fp32 *i64 i32 *fp64 i64 i32 i32", {"RANDOM": True, "TILE": c.tile}, c.warps)
 
 
 VARIANTS = [
-    _rows_variant(0, False, 8, 1, "systematic, 8 children"),
-    _rows_variant(0, True, 1024, 1024, "systematic, slots, 1,024"),
-    _rows_variant(0, True, 4096, 4096, "systematic, slots, 4,096"),
-    _rows_variant(1, True, 4096, 4096, "stratified, slots, 4,096"),
-    _rows_variant(2, False, 8, 1, "multinomial, 8 children"),
-    _rows_variant(2, True, 4096, 4096, "multinomial, slots, 4,096"),
-    _rows_variant(3, True, 1024, 1024, "residual, slots, 1,024"),
-    _rows_variant(4, False, 4096, 1, "argmax, 4,096"),
-    Variant(score, "*fp32 *i64 i32 *fp64 i64 i32 i32", {"RANDOM": True, "TILE": _TILE}),
+    *_rows_variants(0, False, 8, 1, "systematic, 8 children"),
+    *_rows_variants(0, True, 1024, 1024, "systematic, slots, 1,024"),
+    *_rows_variants(0, True, 4096, 4096, "systematic, slots, 4,096"),
+    *_rows_variants(1, True, 4096, 4096, "stratified, slots, 4,096"),
+    *_rows_variants(2, False, 8, 1, "multinomial, 8 children"),
+    *_rows_variants(2, True, 4096, 4096, "multinomial, slots, 4,096"),
+    *_rows_variants(3, True, 1024, 1024, "residual, slots, 1,024"),
+    *_rows_variants(4, False, 4096, 1, "argmax, 4,096"),
+    *variants(score, _score_variant),
 ]

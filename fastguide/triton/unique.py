@@ -7,18 +7,21 @@ of programs, the lowest of them does not. No program waits for another.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from fastguide.triton._launch import EXACT, Variant, cdiv, power_of_two, words_of
+from fastguide.triton.tuning import Config, config, variants
 
 _EMPTY = tl.constexpr(-1)
-_TILE = 1024
-"""Words of rows that a program reads at once."""
 _ROWS = 64
 """Rows of one program, at most, where it reads them whole."""
+_WORDS = 64
+"""Words of a row that it reads at once, at most."""
 
 
 @triton.jit
@@ -109,8 +112,6 @@ def unique(
     if count > 2**30:
         raise ValueError(f"rows: {count} rows are more than the 2^30 that can be told apart on a GPU; split them")
     words, (flat,) = words_of(count, rows)
-    wide = min(power_of_two(words), 64)
-    tall = min(_TILE // wide, _ROWS)
 
     def fresh(size: int, dtype: torch.dtype = torch.int32) -> Tensor:
         return torch.empty(size, dtype=dtype, device=device)
@@ -118,18 +119,54 @@ def unique(
     size = power_of_two(2 * count)
     table, firsts = torch.full((size,), _EMPTY.value, dtype=torch.int32, device=device), fresh(size).fill_(2**31 - 1)
     hashes, slots, own_first, is_first = fresh(count, torch.int64), fresh(count), fresh(count), fresh(count)
-    grid, tiles = (cdiv(count, tall),), (cdiv(count, _TILE),)
-    hash_rows[grid](flat, hashes, count, words, BITS=hash_bits, ROWS=tall, WORDS=wide, **EXACT)
-    claim[grid](flat, hashes, table, firsts, slots, count, words, size - 1, ROWS=tall, WORDS=wide, **EXACT)
-    mark[tiles](slots, firsts, own_first, is_first, count, TILE=_TILE, **EXACT)
+    tile = tile_of(config("unique.hash_rows", count, device), words)
+    grid = (cdiv(count, tile["ROWS"]),)
+    hash_rows[grid](flat, hashes, count, words, BITS=hash_bits, **tile, **EXACT)
+    tile = tile_of(config("unique.claim", count, device), words)
+    grid = (cdiv(count, tile["ROWS"]),)
+    claim[grid](flat, hashes, table, firsts, slots, count, words, size - 1, **tile, **EXACT)
+    wide, warps = config("unique.mark", count, device)
+    mark[(cdiv(count, wide),)](slots, firsts, own_first, is_first, count, TILE=wide, num_warps=warps, **EXACT)
     numbers = is_first.cumsum(0, dtype=torch.int32)
-    name[tiles](own_first, numbers, representatives, inverse, counts.zero_(), distinct, count, TILE=_TILE, **EXACT)
+    wide, warps = config("unique.name", count, device)
+    name[(cdiv(count, wide),)](
+        own_first,
+        numbers,
+        representatives,
+        inverse,
+        counts.zero_(),
+        distinct,
+        count,
+        TILE=wide,
+        num_warps=warps,
+        **EXACT,
+    )
 
 
+def tile_of(chosen: Config, words: int) -> dict[str, int]:
+    """Return the rows and words of one program, and its warps, for rows of ``words``."""
+    wide = min(power_of_two(words), _WORDS)
+    return {"ROWS": min(chosen.tile // wide, _ROWS), "WORDS": wide, "num_warps": chosen.warps}
+
+
+def _rows_variants(kernel: Any, types: str, words: int, label: str, **constants: int) -> list[Variant]:
+    def variant(c: Config) -> Variant:
+        tile = tile_of(c, words)
+        warps = tile.pop("num_warps")
+        return Variant(kernel, types, {**constants, **tile}, warps, label)
+
+    return variants(kernel, variant)
+
+
+def _flat_variants(kernel: Any, types: str) -> list[Variant]:
+    return variants(kernel, lambda c: Variant(kernel, types, {"TILE": c.tile}, c.warps))
+
+
+_CLAIM = "*i64 *i64 *i32 *i32 *i32 i32 i32 i32"
 VARIANTS = [
-    Variant(hash_rows, "*i64 *i64 i32 i32", {"BITS": 64, "ROWS": 16, "WORDS": 64}),
-    Variant(claim, "*i64 *i64 *i32 *i32 *i32 i32 i32 i32", {"ROWS": 16, "WORDS": 64}, label="long rows"),
-    Variant(claim, "*i64 *i64 *i32 *i32 *i32 i32 i32 i32", {"ROWS": 64, "WORDS": 8}, label="short rows"),
-    Variant(mark, "*i32 *i32 *i32 *i32 i32", {"TILE": _TILE}),
-    Variant(name, "*i32 *i32 *i64 *i64 *i64 *i64 i32", {"TILE": _TILE}),
+    *_rows_variants(hash_rows, "*i64 *i64 i32 i32", 64, "", BITS=64),
+    *_rows_variants(claim, _CLAIM, 64, "long rows"),
+    *_rows_variants(claim, _CLAIM, 8, "short rows"),
+    *_flat_variants(mark, "*i32 *i32 *i32 *i32 i32"),
+    *_flat_variants(name, "*i32 *i32 *i64 *i64 *i64 *i64 i32"),
 ]

@@ -34,6 +34,20 @@ def test_every_kernel_is_listed_for_every_architecture() -> None:
         assert launched - listed == set()
 
 
+def test_every_configuration_is_listed() -> None:
+    """Beside the default, for which ``config`` is None."""
+    pytest.importorskip("triton")
+    from fastguide.triton.tuning import CONFIGS
+
+    for architecture in (80, 90, 100):
+        listed: dict[str, set[tuple[int, ...] | None]] = {}
+        for row in KEPT:
+            if row["architecture"] == architecture:
+                config = row["config"] and tuple(row["config"])
+                listed.setdefault(f"{row['module']}.{row['kernel']}", set()).add(config)
+        assert listed == {kernel: {None, *configs[1:]} for kernel, configs in CONFIGS.items()}
+
+
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"), reason="kernels are being interpreted")
 def test_a_kernel_compiles_to_what_is_recorded() -> None:
     """Registers vary with the version of Triton; whether a kernel compiles and spills should not."""

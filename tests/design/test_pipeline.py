@@ -13,6 +13,7 @@ import torch
 import fastguide as fg
 from fastguide.design import DesignReport, DesignRun, DesignSettings
 from fastguide.design.folder import FILES
+from fastguide.design.settings import GUIDANCE
 from tests.design.stub import alanines
 
 Run = Callable[..., DesignReport]
@@ -59,7 +60,7 @@ def test_scores_of_a_design_are_those_of_its_sequence(design: Run, tmp_path: Pat
     assert int(row["mutations"]) == 72 - same
 
 
-@pytest.mark.parametrize("guidance", ["smc", "svdd", "best-of-n"])
+@pytest.mark.parametrize("guidance", GUIDANCE)
 def test_every_guidance_runs_and_reports(design: Run, guidance: str, tmp_path: Path) -> None:
     report = design(guidance=guidance, particles=8)
     assert report.scores[0].unguided is not None

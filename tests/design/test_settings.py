@@ -25,7 +25,7 @@ from fastguide.design import DesignSettings
         ({"temperature": float("nan")}, "temperature: "),
         ({"alpha": -1.0}, "alpha: expected a finite number of at least 0, got -1.0"),
         ({"guidance": "smc", "alpha": 0.0}, "alpha: 0 leaves no weights"),
-        ({"guidance": "ddpm"}, "guidance: unknown 'ddpm'; choose one of smc, svdd, best-of-n"),
+        ({"guidance": "ddpm"}, "guidance: unknown 'ddpm'; choose one of smc, nested-smc, svdd, beam, best-of-n"),
         ({"branch": 1}, "branch: expected a whole number of at least 2"),
         ({"fasta_style": "genbank"}, "fasta_style: unknown 'genbank'"),
         ({"reward": "  "}, "reward: expected a text such as 'plddt'"),
@@ -51,6 +51,8 @@ def test_a_number_is_neither_a_selection_nor_a_path(name: str) -> None:
 
 def test_the_guidance_has_the_settings() -> None:
     assert DesignSettings(guidance="svdd", alpha=0.25, branch=5).make_guidance() == fg.SVDD(alpha=0.25, branch=5)
+    assert DesignSettings(guidance="nested-smc", alpha=0.5).make_guidance() == fg.NestedSMC(alpha=0.5, branch=8)
+    assert DesignSettings(guidance="beam", branch=5).make_guidance() == fg.Beam(branch=5)
     assert DesignSettings(guidance="smc", alpha=0.25).make_guidance() == fg.SMC(alpha=0.25)
     assert DesignSettings(guidance="best-of-n", alpha=0.0).make_guidance() == fg.BestOfN(alpha=0.0)
 

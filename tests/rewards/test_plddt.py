@@ -5,8 +5,10 @@ import importlib.util
 import pytest
 import torch
 
+from fastguide.deferred import deferred
 from fastguide.errors import BackendUnavailable
 from fastguide.rewards import PLDDT
+from tests.test_deferred import no_host_reads
 
 UBIQUITIN = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG"
 
@@ -45,6 +47,17 @@ def test_shapes_and_the_mean(plddt, random_tokens):
     torch.testing.assert_close(values, residues.mean(dim=1))
     assert plddt(x0[:0]).shape == (0,)
     assert plddt.per_residue(x0[:0]).shape == (0, 30)
+
+
+def test_nothing_is_read_where_the_host_may_not(plddt, random_tokens, monkeypatch):
+    x0 = random_tokens(70, 30)
+    expected = plddt(x0)
+    with deferred(), no_host_reads(monkeypatch):
+        found = plddt(x0)
+    assert torch.equal(found, expected)
+    x0[3, 4] = 20
+    with pytest.raises(ValueError, match=r"plddt: token 20 at \[3, 4\] is no amino acid"), deferred():
+        plddt(x0)
 
 
 @pytest.mark.parametrize("length", [1, 46, 76])

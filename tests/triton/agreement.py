@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.specs import REFERENCE, assert_same_bits, build
 from tests.triton.device import DEVICE
@@ -52,3 +53,13 @@ class filled_with_nan:  # noqa: N801 - reads as what it does
     def __exit__(self, *_: object) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = self._before[0]
         torch.use_deterministic_algorithms(self._before[1])
+
+
+class NoHostReads(TorchDispatchMode):
+    """Fails where a number is read from a tensor, or a tensor has a shape that depends on numbers."""
+
+    refused = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket.__name__ not in self.refused, f"{func} reads from the device"
+        return func(*args, **(kwargs or {}))

@@ -156,11 +156,17 @@ def test_the_host_reads_nothing(fused: bool) -> None:
         assert_same_bits(flat(expected), flat(got), value.name)
 
 
-def test_programs_evaluate_where_that_pays() -> None:
-    assert kernels._pays(0, 1, 1000, 64)
-    assert not kernels._pays(0, 1, 4096, 64)  # 256 KB for one multiprocessor
-    assert kernels._pays(0, 300, 4096, 10**6)
-    assert not kernels._pays(0, 1, 100_000, 64)
-    assert kernels._pays(0, 1, 2**20, 64)
-    assert kernels._pays(0, 8, 30, 64)
-    assert not kernels._pays(3, 2, 3000, 64)
+@pytest.mark.parametrize(
+    ("rule", "groups", "n", "pays"),
+    [
+        (0, 1, 1000, True),
+        (0, 1, 4096, False),  # 256 KB for one multiprocessor
+        (0, 300, 4096, True),
+        (0, 1, 100_000, False),
+        (0, 1, 2**20, True),
+        (0, 8, 30, True),
+        (3, 2, 3000, False),
+    ],
+)
+def test_programs_evaluate_where_that_pays(rule: int, groups: int, n: int, pays: bool) -> None:
+    assert kernels._pays(rule, groups, n, 64, DEVICE) == pays

@@ -65,7 +65,7 @@ def test_without_a_read_the_logits_are_the_same(designed, which, cache, monkeypa
 @pytest.mark.parametrize("cache", [True, False])
 def test_of_designs_that_share_a_batch_the_host_need_not_know_which(designed, cache, monkeypatch):
     model = ProteinMPNN(designed, cache=cache)
-    order = torch.tensor([4, 0, 3, 1, 5, 2])
+    order, seconds = torch.tensor([4, 0, 3, 1, 5, 2]), torch.tensor([2, 5])
     tokens, when = random_paths(6, model.length)
     state, rows = cat_states([model.init(2, each) for each in designed]), order
     for count in (9, 30):
@@ -73,9 +73,9 @@ def test_of_designs_that_share_a_batch_the_host_need_not_know_which(designed, ca
         expected = model(x, None, state, rows)
         with deferred(), no_host_reads(monkeypatch):
             found = model(x, None, state, rows)
-            told = model.of(designed[1])(x[[2, 5]], None, state, rows[[2, 5]])
+            told = model.of(designed[1])(x[seconds], None, state, rows[seconds])
         assert torch.equal(found.output, expected.output)
-        assert torch.equal(told.output, expected.output[[2, 5]])
+        assert torch.equal(told.output, expected.output[seconds])
         state, rows = found.state, torch.arange(6)
 
 
@@ -171,11 +171,12 @@ def test_errors_come_at_the_end_and_read_nothing_out_of_bounds(designed, monkeyp
         with deferred(), no_host_reads(monkeypatch):
             call()
 
+    beyond, half = torch.where(torch.eye(2, 46) > 0, 1000000, x), x * torch.tensor([[0], [1]])
     with pytest.raises(ValueError, match=r"x: expected tokens 0..20, got 1000000"):
-        wrong(lambda: model(torch.where(torch.eye(2, 46) > 0, 1000000, x), None, state))
+        wrong(lambda: model(beyond, None, state))
     revealed = model(x * 0, None, state).state
     with pytest.raises(ValueError, match="row 1 masks a position that its state has revealed"):
-        wrong(lambda: model(x * torch.tensor([[0], [1]]), None, revealed))
+        wrong(lambda: model(half, None, revealed))
     with pytest.raises(ValueError, match=r"tokens: expected 0..19 at designed residues, got 20"):
         wrong(lambda: model.nll(x))
 
