@@ -38,9 +38,9 @@ Kind = tuple[int, ...]
 class CudaGraph:
     """A body recorded on a GPU."""
 
-    def __init__(self, body: Callable[[], None]) -> None:
+    def __init__(self, body: Callable[[], None], device: torch.device) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.device(device), torch.cuda.graph(self._graph):
             body()
 
     @staticmethod
@@ -192,7 +192,7 @@ class _Recording:
         leaves, self._spec = self._flat(proposed)
         self._held = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         with of.uncounted():
-            self._graph = CudaGraph(self._body)
+            self._graph = CudaGraph(self._body, of.run.device)
 
     def enter(self, step: int, proposed: Proposed) -> None:
         """Take up the run at ``step``, whose children are ``proposed``."""
