@@ -2,8 +2,8 @@
 
 Compiles the ``VARIANTS`` of the modules of ``fastguide.triton``, in every configuration of ``fastguide.triton.tuning``, for
 sm_80, sm_90 and sm_100, and writes ``bench/results/triton_aot.json``, and of the default ones a table, ``triton_aot.md``.
-``--check`` compiles the default ones for sm_90, with ``--all`` every one, writes nothing, and fails where a kernel spills or
-cannot be launched.
+``--check`` compiles the default ones, with ``--all`` every one, writes nothing, and fails where a kernel spills or cannot be
+launched.
 Triton must not be interpreting kernels (``TRITON_INTERPRET``).
 """
 
@@ -96,10 +96,10 @@ def usage(cubin: bytes) -> dict[str, int]:
     }
 
 
-def measure(architectures: tuple[int, ...] = ARCHITECTURES, defaults: bool = False) -> list[Usage]:
-    """Compile everything, or default configurations alone, for the architectures, in two processes."""
+def measure(defaults: bool = False) -> list[Usage]:
+    """Compile everything, or default configurations alone, for all architectures, in two processes."""
     wanted = [i for i, (_, variant) in enumerate(variants()) if variant.config is None or not defaults]
-    jobs = [(i, architecture) for i in wanted for architecture in architectures]
+    jobs = [(i, architecture) for i in wanted for architecture in ARCHITECTURES]
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         return list(pool.map(_measure, jobs))
 
@@ -145,12 +145,12 @@ def _name(row: Usage) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compile for sm_90 alone, and fail where a kernel spills")
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail where a kernel spills")
     parser.add_argument("--all", action="store_true", help="check every configuration, not the default ones alone")
     arguments = parser.parse_args()
     if triton.knobs.runtime.interpret:
         sys.exit("TRITON_INTERPRET is set: interpreted kernels cannot be compiled; unset it")
-    rows = measure((90,), not arguments.all) if arguments.check else measure()
+    rows = measure(defaults=arguments.check and not arguments.all)
     for row in spilling(rows):
         print(f"{_name(row)} keeps {row.local + row.stack} bytes a thread in local memory")
     for row in refused(rows):
