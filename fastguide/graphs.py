@@ -11,6 +11,7 @@ others, replayed. The last two steps of a run are never recorded: the last child
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -78,33 +79,25 @@ class StepGraphs:
         self._latest: _Recording | None = None
         self._halfway = self._counts
         self._owed = [0] * len(self._calls)
-        kinds = [self._kind(step) for step in range(run.first, run.scene.process.steps)]
-        self._worth = {kind for kind in kinds if kind is not None and kinds.count(kind) >= FEWEST}
+        kinds = {step: self._kind(step) for step in range(run.first, run.scene.process.steps)}
+        counts = Counter(kinds.values())
+        self._kinds = {step: kind for step, kind in kinds.items() if kind is not None and counts[kind] >= FEWEST}
 
     def take(self, step: int, proposed: Proposed) -> tuple[Measured, Proposed] | None:
         """Weigh and select the children of a step and propose the next ones; None where the run should do so itself."""
         # Rows that guided proposals of this step cost were asked for with the step before, and belong here.
         self._add(self._owed)
         self._owed = [0] * len(self._calls)
-        kind = self._kind(step)
-        if kind not in self._worth or kind is None:
-            self._latest = None
+        kind, latest = self._kinds.get(step), self._latest
+        self._latest = None
+        if kind is None:
             return None
         if kind not in self._practised:
-            known, before = len(self.checks), self._counts
-            with clock.running(self.clock):
-                self.clock.offset.zero_()
-                taken = self.body(step, proposed)
-            after = self._counts
-            self._counts = self._halfway
-            rows, self._owed = _difference(self._halfway, before), _difference(after, self._halfway)
-            self._practised[kind] = _Practised(taken[0], self.checks.sticky(known), rows, self._owed)
-            self._latest = None
-            return taken
+            return self._practise(step, proposed, kind)
         if kind not in self._recordings:
             self._recordings[kind] = _Recording(self, step, proposed, self._practised[kind])
         recording = self._recordings[kind]
-        if recording is not self._latest:
+        if recording is not latest:
             recording.enter(step, proposed)
         self._latest = recording
         with self.uncounted():
@@ -112,6 +105,18 @@ class StepGraphs:
         self._add(self._practised[kind].rows)
         self._owed = self._practised[kind].rows_ahead
         return taken
+
+    def _practise(self, step: int, proposed: Proposed, kind: Kind) -> tuple[Measured, Proposed]:
+        """Take the first step of a kind as always, but for its numbers, and learn what a recording needs to know."""
+        known, before = len(self.checks), self._counts
+        with clock.running(self.clock):
+            self.clock.offset.zero_()
+            measured, following = self.body(step, proposed)
+        after = self._counts
+        self._counts = self._halfway
+        rows, self._owed = _difference(self._halfway, before), _difference(after, self._halfway)
+        self._practised[kind] = _Practised(measured, self.checks.sticky(known), rows, self._owed)
+        return measured, following
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:

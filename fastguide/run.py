@@ -379,7 +379,8 @@ class Run:
     def _record(
         self, step: int, branch: int, trace: Trace, ancestry: Ancestry, measured: Measured, distinct: int, timer: Timer
     ) -> None:
-        ancestry.children.append(measured.children)
+        found = measured._asdict()
+        ancestry.children.append(found.pop("children"))
         ancestry.branches.append(branch)
         counts = (
             self.predictor.computed,
@@ -397,12 +398,7 @@ class Run:
                 step=step,
                 time=self.scene.process.times[step + 1],
                 alpha=float(guidance_at(self.steering.guidance, step).alpha),
-                ess=measured.ess,
-                resampled=measured.resampled,
-                unique_parents=measured.unique_parents,
-                unique_ancestors=measured.unique_ancestors,
-                values_mean=measured.values_mean,
-                values_max=measured.values_max,
+                **found,
                 distinct=distinct,
                 denoiser_rows=denoiser_rows,
                 recomputed_rows=recomputed_rows,

@@ -61,7 +61,7 @@ class Distill:
         assert states.output is not None
         log_p = bound.log_probs(states.x, states.output, group=states.group)  # type: ignore[attr-defined]
         opened = bound.opened(states.x, group=states.group)  # type: ignore[attr-defined]
-        t = torch.full((len(states.x),), states.time, dtype=torch.float32, device=states.x.device)
+        t = states.scene.times(len(states.x), states.step, states.x.device)
         change = losses.log_probs(self.student(states.x, t), bound, process) - log_p
         return states.scene.alpha * torch.where(opened[..., None] & (log_p > -torch.inf), change, 0.0)
 

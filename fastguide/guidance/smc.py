@@ -138,7 +138,7 @@ class SMC:
         """Return the inverse temperature ``[G]`` of the values after ``step`` steps."""
         before, _, lowest = state.carried
         if self.target_ess is None:
-            beta = clock.entry([1.0 / alpha for alpha in (*self.alphas, self.alpha)], step)
+            beta = 1.0 / clock.entry((*self.alphas, self.alpha), step)
             return beta.expand_as(lowest) if isinstance(beta, Tensor) else torch.full_like(lowest, beta)
 
         def ess(beta: Tensor) -> Tensor:
