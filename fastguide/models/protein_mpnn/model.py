@@ -190,9 +190,8 @@ class ProteinMPNN(Denoiser):
         """
         with inference(self.device):
             ranks = self._advance(x, state, rows)
-            if (
-                deferring()
-            ):  # a token that the check above refuses would be read out of bounds before the error is raised
+            if deferring():
+                # A token that the check above refuses would be read out of bounds before the error is raised.
                 x = x.clamp(0, MASK)
             parents = torch.arange(len(x), device=self.device) if rows is None else rows
             known = state["condition"][parents]
@@ -210,19 +209,16 @@ class ProteinMPNN(Denoiser):
                 for block in torch.split(own, max(1, self._rows // size)):
                     now: Cached | None
                     if deferring():
+                        # Rows of other designs are computed too; what was found for theirs stays.
                         mine = (known[block] == index)[:, None]
-                        found, now = condition.predict_all(x[block], ranks[block], wanted[block] & mine)
-                        logits[block, :length] += found
-                        if cached:
-                            known_keys, known_logits = after["keys"][block, :, :size], after["logits"][block, :size]
-                            after["keys"][block, :, :size] = torch.where(mine[..., None, None], now.keys, known_keys)
-                            after["logits"][block, :size] = torch.where(mine[..., None], now.logits, known_logits)
-                        continue
-                    of = parents[block]
-                    before = Cached(state["keys"][of, :, :size], state["logits"][of, :size]) if cached else None
-                    logits[block, :length], now = condition.predict(
-                        x[block], ranks[block], wanted[block], fresh[block], of, before
-                    )
+                        found, new = condition.predict_all(x[block], ranks[block], wanted[block] & mine)
+                        found += logits[block, :length]
+                        now = self._merged(new, mine, after, block) if cached else None
+                    else:
+                        of = parents[block]
+                        before = Cached(state["keys"][of, :, :size], state["logits"][of, :size]) if cached else None
+                        found, now = condition.predict(x[block], ranks[block], wanted[block], fresh[block], of, before)
+                    logits[block, :length] = found
                     if now is not None:
                         after["keys"][block, :, :size], after["logits"][block, :size] = now
             return Prediction(logits, after)
@@ -329,6 +325,12 @@ class ProteinMPNN(Denoiser):
         while len(self._conditions) > 1 and sum(c.decoder.nbytes for c in self._conditions.values()) > self.memory:
             self._conditions.popitem(last=False)
         return self._conditions[index]
+
+    def _merged(self, new: Cached, mine: Tensor, after: State, block: Tensor) -> Cached:
+        """Return what is known of rows ``block``: new where they are of the design that was computed, ``mine`` ``[b, 1]``."""
+        size = new.logits.shape[1]
+        keys = torch.where(mine[..., None, None], new.keys, after["keys"][block, :, :size])
+        return Cached(keys, torch.where(mine[..., None], new.logits, after["logits"][block, :size]))
 
     @property
     def _rows(self) -> int:
